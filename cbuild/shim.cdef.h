@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * All that Python sees of C.  The shim includes this very file (through
+ * pjsip_py.h) and cffi parses it, so the two cannot drift apart.
+ *
+ * Every function may be called from any Python thread.  None of them enters
+ * PJSIP: they put a command on the worker's queue, or take events from it.
+ * A return value below zero is one of pjpy_error; above zero a pj_status_t.
+ */
+
+enum pjpy_error {
+    PJPY_ECLOSED = -1,          /* no engine is running */
+    PJPY_EFORKED = -2,          /* the engine belongs to the parent process */
+    PJPY_EBUSY = -3,            /* an engine is already running */
+    PJPY_ESTALE = -4,           /* the handle's object is gone */
+    PJPY_ETIMEDOUT = -5,        /* the worker did not answer in time */
+    PJPY_ENOMEM = -6,
+    PJPY_EINVAL = -7,
+    PJPY_EPLATFORM = -8         /* a system call failed, see errno */
+};
+
+/* ------------------------------------------------------------- events */
+
+enum pjpy_event_kind {
+    PJPY_EV_REG_STARTED = 1,    /* a REGISTER goes out */
+    PJPY_EV_REG_STATE = 2,      /* the one outcome of a request or refresh */
+    PJPY_EV_DONE = 3,           /* the outcome of a request without REGISTER */
+    PJPY_EV_TRANSPORT = 4,
+    PJPY_EV_RESOLVE = 5,        /* a host name waits for pjpy_resolved() */
+    PJPY_EV_MESSAGE = 6,        /* trace: may be dropped */
+    PJPY_EV_LOG = 7,            /* may be dropped */
+    PJPY_EV_DROPPED = 8         /* how many of the two kinds above were lost */
+};
+
+enum pjpy_event_flag {
+    PJPY_F_RENEWAL = 1,         /* PJSIP's own refresh, not a request */
+    PJPY_F_UNREGISTER = 2,
+    PJPY_F_LOCAL = 4,           /* no response came off the wire */
+    PJPY_F_TIMEOUT = 8,         /* the request's own timeout ended it */
+    PJPY_F_CANCELLED = 16,
+    PJPY_F_DOWNGRADE = 32,      /* the challenge was below min_algorithm */
+    PJPY_F_OUTGOING = 64        /* trace: sent by us */
+};
+
+/*
+ * One event, followed by its strings (UTF-8 or whatever the wire held).
+ *
+ *               value[]                                    strings
+ *  REG_STATE    0 granted expires (s, -1 none)             0 reason
+ *               1 digest algorithm (pjpy_algorithm)        1 response, whole
+ *               2 connection id                            2 source address
+ *               3 earlier refresh outcomes it stands for   3 local address
+ *               4 TLS verify status (PJ_SSL_CERT_E...)
+ *               5 next refresh (s from now, -1 none)
+ *  TRANSPORT    0 protocol  1 state  2 connection id       0 local address
+ *               4 TLS verify status                        1 remote address
+ *                                                          2 reason  3 TLS
+ *  RESOLVE      0 protocol  1 port (0: default)            0 host
+ *  MESSAGE      0 protocol                                 0 local  1 remote
+ *                                                          2 message
+ *  LOG          0 level                                    0 text
+ *  DROPPED      0 trace records  1 log records
+ */
+typedef struct pjpy_event {
+    uint32_t size;              /* of the record, a multiple of 8 */
+    uint16_t kind;
+    uint16_t flags;
+    uint64_t seq;               /* counts every record ever queued */
+    uint64_t handle;
+    uint64_t request;           /* id given with the command; 0: none */
+    int64_t monotonic_ns;
+    int64_t wall_ns;
+    int32_t status;             /* pj_status_t, or 0 */
+    int32_t code;               /* SIP status code */
+    int32_t value[6];
+    uint32_t length[4];
+} pjpy_event;
+
+enum pjpy_algorithm {
+    PJPY_ALG_NONE = 0,
+    PJPY_ALG_MD5 = 1,
+    PJPY_ALG_SHA256 = 2,
+    PJPY_ALG_SHA512_256 = 3,
+    PJPY_ALG_OTHER = 4
+};
+
+/* ------------------------------------------------------------- engine */
+
+typedef struct pjpy_config {
+    const char *user_agent;
+    uint32_t tick_ms;           /* longest sleep of the worker */
+    uint32_t t1_ms, t2_ms, t4_ms, td_ms;
+    uint32_t log_level;         /* PJSIP's: 0 none .. 5 */
+    uint32_t trace;             /* 1: MESSAGE events */
+    uint32_t seeded;            /* 1: identifiers follow from seed */
+    uint64_t seed;
+    uint32_t droppable_limit;   /* bytes of trace and log that may wait */
+    uint32_t outcome_limit;     /* bytes of the rest before refresh outcomes
+                                   of one client are merged */
+} pjpy_config;
+
+typedef struct pjpy_stats {
+    uint64_t events_queued, events_taken, outcomes_merged;
+    uint64_t dropped_trace, dropped_log;
+    uint64_t late_events;       /* callbacks for objects already closed */
+    uint64_t assertions;        /* PJSIP assertions that did not hold */
+    uint64_t commands, wakeups;
+    uint32_t clients, transports, connections, resolving;
+    uint64_t pool_bytes;        /* held from the system by PJSIP's pools */
+} pjpy_stats;
+
+int pjpy_start(const pjpy_config *config);
+int pjpy_stop(int timeout_ms);
+int pjpy_running(void);
+int pjpy_set_trace(int on);
+int pjpy_set_log_level(int level);
+int pjpy_get_stats(pjpy_stats *stats);
+const char *pjpy_last_assertion(void);
+
+/* Copies whole records; 0: none within timeout_ms; below -16: the first
+   record needs a buffer of that many bytes. */
+long pjpy_take(void *buffer, size_t size, int timeout_ms);
+/* Readable while events wait. */
+int pjpy_event_fd(void);
+/* Makes a pjpy_take() that waits return 0. */
+void pjpy_interrupt(void);
+
+/* ---------------------------------------------------------- transports */
+
+enum pjpy_protocol {
+    PJPY_PROTOCOL_UDP = 1, PJPY_PROTOCOL_TCP = 2, PJPY_PROTOCOL_TLS = 3,   /* PJSIP's transport types */
+    PJPY_PROTOCOL_IPV6 = 128
+};
+
+enum pjpy_transport_state {
+    PJPY_TP_LISTENING = 1, PJPY_TP_CONNECTED = 2, PJPY_TP_DISCONNECTED = 3,
+    PJPY_TP_SHUTDOWN = 4, PJPY_TP_DESTROYED = 5, PJPY_TP_CLOSED = 6
+};
+
+typedef struct pjpy_tls {
+    const char *ca_file, *ca_path, *cert_file, *key_file, *key_password;
+    uint32_t verify;            /* 1: verify the server we connect to */
+    uint32_t protocols;         /* PJ_SSL_SOCK_PROTO_... bits */
+    uint32_t timeout_ms;        /* of the handshake */
+} pjpy_tls;
+
+typedef struct pjpy_listening {
+    uint64_t handle;
+    int32_t port;
+    char host[64];              /* the address bound */
+    char published[256];        /* the address PJSIP would put in Contact */
+} pjpy_listening;
+
+int pjpy_listen(int protocol, const char *host, int port, const pjpy_tls *tls,
+                pjpy_listening *result);
+int pjpy_transport_close(uint64_t handle);
+/* addresses: IP literals, each ended by NUL; none: the name is unknown */
+int pjpy_resolved(uint64_t query, const char *addresses, size_t length);
+
+/* -------------------------------------------------------- registration */
+
+/*
+ * text: the strings below, each ended by NUL, in this order:
+ *   registrar, AOR (To), From, contacts, routes,
+ *   headers (name, value each),
+ *   credentials (realm, user name, secret, kind each; kind: "" for a plain
+ *   password, else the algorithm of the HA1)
+ */
+typedef struct pjpy_registration {
+    const char *text;
+    size_t length;
+    uint32_t contacts, routes, headers, credentials;
+    uint32_t expires;           /* s; UINT32_MAX: no Expires header */
+    uint32_t min_algorithm;     /* pjpy_algorithm */
+    uint64_t transport;         /* handle; 0: any that fits */
+} pjpy_registration;
+
+enum pjpy_request {
+    PJPY_REGISTER = 1, PJPY_UNREGISTER = 2, PJPY_UNREGISTER_ALL = 3,
+    PJPY_SET_CONTACTS = 4, PJPY_SET_EXPIRES = 5, PJPY_SET_CREDENTIALS = 6
+};
+
+typedef struct pjpy_info {
+    int32_t create_status, busy, auto_refresh;
+    int32_t interval, next_refresh;     /* s, -1 none */
+    int32_t connection;
+    uint32_t waiting;
+    char call_id[64];
+} pjpy_info;
+
+int pjpy_client_create(const pjpy_registration *registration,
+                       uint64_t *handle);
+/*
+ * Requests of one client run one at a time, in order.
+ * value: REGISTER 1 to refresh on its own; SET_EXPIRES the seconds;
+ *        SET_CREDENTIALS the min_algorithm.
+ * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_registration.
+ */
+int pjpy_client_request(uint64_t handle, uint64_t request, int what,
+                        uint32_t value, uint32_t timeout_ms,
+                        const char *text, size_t length, uint32_t count);
+int pjpy_client_cancel(uint64_t handle, uint64_t request);
+int pjpy_client_info(uint64_t handle, pjpy_info *info);
+int pjpy_client_destroy(uint64_t handle);
+
+/* --------------------------------------------------------------- texts */
+
+int pjpy_strerror(int status, char *buffer, size_t size);
+size_t pjpy_redact(char *message, size_t length);
+const char *pjpy_version(void);
+const char *pjpy_build_info(void);

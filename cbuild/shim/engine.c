@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The engine: one worker thread that owns PJSIP from pj_init() to
+ * pj_shutdown(), and the command queue through which everybody else speaks
+ * to it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+engine pjpy;
+
+/* Commands run between two polls of the network; a long row of them must not
+   let the sockets' buffers run over. */
+#define COMMANDS_PER_TURN 64
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;     /* of state, or a sync call's answer */
+    enum { CLOSED, STARTING, RUNNING, STOPPING, STOPPED } state;
+    int forked;
+    pthread_t thread;
+    pj_status_t start_status;
+    pjpy_config config;
+    char user_agent[256];
+    command *head, **tail;
+    int sleeping;
+    uint64_t commands, wakeups;
+    int wake_read, wake_write;
+    pj_ioqueue_key_t *wake_key;
+    pj_ioqueue_op_key_t wake_op;
+    char wake_buffer[64];
+} control = { .lock = PTHREAD_MUTEX_INITIALIZER,
+              .changed = PTHREAD_COND_INITIALIZER,
+              .tail = &control.head };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* PJSIP is not fork-safe: the child shares the parent's epoll set and has no
+   worker.  It gets an error from every call and touches nothing. */
+static void on_fork_child(void)
+{
+    control.forked = control.state != CLOSED;
+}
+
+static void on_first_start(void)
+{
+    pthread_atfork(NULL, NULL, on_fork_child);
+}
+
+/* ----------------------------------------------------------- commands */
+
+command *command_new(int kind, const char *text, size_t length)
+{
+    command *cmd = malloc(sizeof *cmd + length + 1);
+
+    if (!cmd)
+        return NULL;
+    memset(cmd, 0, sizeof *cmd);
+    cmd->kind = kind;
+    cmd->length = length;
+    if (length)
+        memcpy(cmd->text, text, length);
+    cmd->text[length] = '\0';
+    return cmd;
+}
+
+/* Locked. */
+static int enqueue(command *cmd)
+{
+    int status = control.forked                ? PJPY_EFORKED
+                 : control.state != RUNNING ? PJPY_ECLOSED
+                                            : 0;
+    if (status)
+        return status;
+    cmd->next = NULL;
+    *control.tail = cmd;
+    control.tail = &cmd->next;
+    control.commands++;
+    if (control.sleeping) {
+        control.sleeping = 0;
+        control.wakeups++;
+        /* The worker drains the socket; when it is full, it is awake. */
+        while (send(control.wake_write, "", 1, MSG_DONTWAIT) < 0 &&
+               errno == EINTR)
+            ;
+    }
+    return 0;
+}
+
+/* Owns cmd from here on, whatever it returns. */
+int command_post(command *cmd)
+{
+    int status;
+
+    if (!cmd)
+        return PJPY_ENOMEM;
+    pthread_mutex_lock(&control.lock);
+    status = enqueue(cmd);
+    pthread_mutex_unlock(&control.lock);
+    if (status)
+        free(cmd);
+    return status;
+}
+
+int command_call(command *cmd, void *in, void *out)
+{
+    sync_call call = { 0, PJPY_ECLOSED, in, out };
+    int status;
+
+    if (!cmd)
+        return PJPY_ENOMEM;
+    cmd->sync = &call;
+    pthread_mutex_lock(&control.lock);
+    status = enqueue(cmd);
+    if (status) {
+        pthread_mutex_unlock(&control.lock);
+        free(cmd);
+        return status;
+    }
+    while (!call.done)
+        pthread_cond_wait(&control.changed, &control.lock);
+    pthread_mutex_unlock(&control.lock);
+    return call.status;
+}
+
+static void answer(sync_call *call, int status)
+{
+    pthread_mutex_lock(&control.lock);
+    call->status = status;
+    call->done = 1;
+    pthread_cond_broadcast(&control.changed);
+    pthread_mutex_unlock(&control.lock);
+}
+
+static command *next_command(void)
+{
+    command *cmd;
+
+    pthread_mutex_lock(&control.lock);
+    cmd = control.head;
+    if (cmd) {
+        control.head = cmd->next;
+        if (!control.head)
+            control.tail = &control.head;
+    }
+    pthread_mutex_unlock(&control.lock);
+    return cmd;
+}
+
+static int fill_stats(pjpy_stats *stats)
+{
+    queue_stats(stats);
+    stats->late_events = pjpy.late_events;
+    stats->assertions = assertion_count();
+    stats->commands = control.commands;
+    stats->wakeups = control.wakeups;
+    stats->clients = handle_count(OBJ_CLIENT);
+    stats->transports = handle_count(OBJ_TRANSPORT);
+    stats->connections = (uint32_t)pjpy.connections.used;
+    stats->resolving = query_count();
+    stats->pool_bytes = pjpy.pools.used_size;
+    return 0;
+}
+
+static int strerror_of(command *cmd, char *out)
+{
+    pj_str_t text = pj_strerror((pj_status_t)cmd->what, out, cmd->count);
+
+    out[text.slen < (pj_ssize_t)cmd->count ? text.slen : cmd->count - 1] = 0;
+    return 0;
+}
+
+static void run(command *cmd)
+{
+    sync_call *call = cmd->sync;
+    int status = PJPY_EINVAL, keep = 0;
+
+    switch (cmd->kind) {
+    case CMD_CLIENT_REQUEST:
+        keep = 1;               /* it becomes the client's */
+        /* fall through */
+    case CMD_CLIENT_CREATE:
+    case CMD_CLIENT_CANCEL:
+    case CMD_CLIENT_DESTROY:
+    case CMD_CLIENT_INFO:
+        status = client_command(cmd);
+        break;
+    case CMD_LISTEN:
+    case CMD_TRANSPORT_CLOSE:
+    case CMD_RESOLVED:
+        status = transport_command(cmd);
+        break;
+    case CMD_LOG_LEVEL:
+        pjpy.log_level = cmd->what;
+        pj_log_set_level(cmd->what);
+        break;
+    case CMD_STRERROR:
+        status = strerror_of(cmd, call->out);
+        break;
+    case CMD_STATS:
+        status = fill_stats(call->out);
+        break;
+    }
+    if (!keep)
+        free(cmd);
+    if (call)
+        answer(call, status);
+}
+
+/* ------------------------------------------------------------- worker */
+
+static void on_wake(pj_ioqueue_key_t *key, pj_ioqueue_op_key_t *op,
+                    pj_ssize_t bytes)
+{
+    pj_ssize_t size = sizeof control.wake_buffer;
+
+    PJ_UNUSED_ARG(bytes);
+    /* Reads until the socket is empty, then waits in the ioqueue again. */
+    while (pj_ioqueue_recv(key, op, control.wake_buffer, &size, 0) ==
+           PJ_SUCCESS) {
+        if (size <= 0)
+            break;
+        size = sizeof control.wake_buffer;
+    }
+}
+
+static pj_status_t wake_open(void)
+{
+    pj_ioqueue_callback callback;
+    int fds[2];
+    pj_status_t status;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
+        return PJ_RETURN_OS_ERROR(errno);
+    control.wake_read = fds[0];
+    control.wake_write = fds[1];
+    pj_bzero(&callback, sizeof callback);
+    callback.on_read_complete = on_wake;
+    status = pj_ioqueue_register_sock(
+        pjpy.pool, pjsip_endpt_get_ioqueue(pjpy.endpoint), control.wake_read,
+        NULL, &callback, &control.wake_key);
+    if (status != PJ_SUCCESS)
+        return status;
+    pj_ioqueue_op_key_init(&control.wake_op, sizeof control.wake_op);
+    on_wake(control.wake_key, &control.wake_op, 0);
+    return PJ_SUCCESS;
+}
+
+static void wake_close(void)
+{
+    if (control.wake_key)
+        pj_ioqueue_unregister(control.wake_key); /* closes its socket */
+    else if (control.wake_read >= 0)
+        close(control.wake_read);
+    if (control.wake_write >= 0)
+        close(control.wake_write);
+    control.wake_key = NULL;
+    control.wake_read = control.wake_write = -1;
+}
+
+/* The first of the two ways there will be to make an endpoint; the second
+   goes through pjsua-lib, which cannot adopt one that exists. */
+static pj_status_t create_endpoint(const pjpy_config *config)
+{
+    pjsip_cfg_t *sip = pjsip_cfg();
+    pj_status_t status;
+
+    sip->tsx.t1 = config->t1_ms;
+    sip->tsx.t2 = config->t2_ms;
+    sip->tsx.t4 = config->t4_ms;
+    sip->tsx.td = config->td_ms;
+    sip->regc.check_contact = PJ_TRUE;
+    sip->regc.add_xuid_param = PJ_FALSE;
+    status = pjsip_endpt_create(&pjpy.pools.factory, "pjsip_py",
+                                &pjpy.endpoint);
+    if (status == PJ_SUCCESS)
+        status = pjsip_tsx_layer_init_module(pjpy.endpoint);
+    if (status == PJ_SUCCESS)
+        pjsip_tsx_set_timers(config->t1_ms, config->t2_ms, config->t4_ms,
+                             config->td_ms);
+    return status;
+}
+
+static void add_user_agent(const char *text)
+{
+    static const pj_str_t name = { "User-Agent", 10 };
+    pj_str_t value = pj_str((char *)text);
+    pjsip_hdr *headers =
+        (pjsip_hdr *)pjsip_endpt_get_request_headers(pjpy.endpoint);
+
+    if (value.slen)
+        pj_list_push_back(headers, pjsip_generic_string_hdr_create(
+                                       pjpy.pool, &name, &value));
+}
+
+static pj_status_t worker_open(void)
+{
+    const pjpy_config *config = &control.config;
+    pj_status_t status;
+
+    pjpy.trace = (int)config->trace;
+    pjpy.log_level = (int)config->log_level;
+    entropy_open((int)config->seeded, config->seed);
+    /* Before pj_init(), or its first lines go to standard output. */
+    pj_log_set_log_func(trace_log);
+    pj_log_set_decor(PJ_LOG_HAS_SENDER);
+    pj_log_set_level(pjpy.log_level);
+    status = pj_init();
+    if (status != PJ_SUCCESS)
+        return status;
+    status = pjlib_util_init();
+    if (status != PJ_SUCCESS)
+        return status;
+    pj_caching_pool_init(&pjpy.pools, NULL, 16 * 1024 * 1024);
+    status = create_endpoint(config);
+    if (status != PJ_SUCCESS)
+        return status;
+    pjpy.pool = pjsip_endpt_create_pool(pjpy.endpoint, "pjsip_py", 4000, 4000);
+    add_user_agent(control.user_agent);
+    status = trace_open();
+    if (status == PJ_SUCCESS)
+        status = transport_open();
+    if (status == PJ_SUCCESS)
+        status = wake_open();
+    return status;
+}
+
+static void worker_close(void)
+{
+    if (pjpy.endpoint) {
+        client_free_all();
+        transport_free_all();
+        wake_close();
+        pjsip_endpt_release_pool(pjpy.endpoint, pjpy.pool);
+        pjsip_endpt_destroy(pjpy.endpoint);
+        pj_caching_pool_destroy(&pjpy.pools);
+    }
+    map_clear(&pjpy.connections);
+    map_clear(&pjpy.calls);
+    pj_shutdown();
+    memset(&pjpy, 0, sizeof pjpy);
+}
+
+/* What pjsip_endpt_handle_events2() does, with a look between timers and
+   network: a client that a timer made ready must not wait for the network. */
+static void poll_pjsip(void)
+{
+    pj_time_val next = { 0, 0 }, timeout = { 0, 0 };
+    int n, events = 0;
+
+    pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
+
+    pthread_mutex_lock(&control.lock);
+    control.sleeping = !control.head && !pjpy.ready &&
+                       control.state == RUNNING;
+    if (control.sleeping) {
+        timeout.sec = control.config.tick_ms / 1000;
+        timeout.msec = control.config.tick_ms % 1000;
+        if (PJ_TIME_VAL_LT(next, timeout))
+            timeout = next;
+    }
+    pthread_mutex_unlock(&control.lock);
+
+    do {
+        n = pj_ioqueue_poll(pjsip_endpt_get_ioqueue(pjpy.endpoint), &timeout);
+        timeout.sec = timeout.msec = 0;
+        events += n;
+    } while (n > 0 && events < PJSIP_MAX_NET_EVENTS);
+
+    pthread_mutex_lock(&control.lock);
+    control.sleeping = 0;
+    pthread_mutex_unlock(&control.lock);
+}
+
+static void worker_turn(void)
+{
+    command *cmd;
+    int n;
+
+    for (n = 0; n < COMMANDS_PER_TURN && (cmd = next_command()); n++)
+        run(cmd);
+    client_run_ready();
+    poll_pjsip();
+    client_run_ready();
+}
+
+static void set_state(int state)
+{
+    pthread_mutex_lock(&control.lock);
+    control.state = state;
+    pthread_cond_broadcast(&control.changed);
+    pthread_mutex_unlock(&control.lock);
+}
+
+static void *worker_main(void *unused)
+{
+    command *cmd;
+
+    control.start_status = worker_open();
+    if (control.start_status == PJ_SUCCESS) {
+        int state = RUNNING;
+        set_state(RUNNING);
+        while (state == RUNNING) {
+            worker_turn();
+            pthread_mutex_lock(&control.lock);
+            state = control.state;
+            pthread_mutex_unlock(&control.lock);
+        }
+        /* What was posted before the stop still runs: its poster may wait. */
+        while ((cmd = next_command()))
+            run(cmd);
+        client_run_ready();
+    }
+    worker_close();
+    set_state(STOPPED);
+    return unused;
+}
+
+/* -------------------------------------------------------- from Python */
+
+int pjpy_start(const pjpy_config *config)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int status;
+
+    pthread_once(&once, on_first_start);
+    pthread_mutex_lock(&control.lock);
+    if (control.forked || control.state != CLOSED) {
+        status = control.forked ? PJPY_EFORKED : PJPY_EBUSY;
+        pthread_mutex_unlock(&control.lock);
+        return status;
+    }
+    control.config = *config;
+    snprintf(control.user_agent, sizeof control.user_agent, "%s",
+             config->user_agent);
+    control.commands = control.wakeups = 0;
+    control.wake_read = control.wake_write = -1;
+    control.state = STARTING;
+    queue_open(config->droppable_limit, config->outcome_limit);
+
+    /* Signals belong to Python's threads.  The stack holds several of
+       PJSIP's packet-sized buffers; musl's default would not. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 1024 * 1024);
+    status = pthread_create(&control.thread, &attr, worker_main, NULL);
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (status) {
+        control.state = CLOSED;
+        pthread_mutex_unlock(&control.lock);
+        return PJ_RETURN_OS_ERROR(status);
+    }
+    while (control.state == STARTING)
+        pthread_cond_wait(&control.changed, &control.lock);
+    status = control.start_status;
+    if (status != PJ_SUCCESS) {
+        pthread_join(control.thread, NULL);
+        control.state = CLOSED;
+    }
+    pthread_mutex_unlock(&control.lock);
+    return status;
+}
+
+int pjpy_stop(int timeout_ms)
+{
+    struct timespec until;
+    int status = 0;
+
+    if (control.forked)
+        return PJPY_EFORKED;
+    pthread_mutex_lock(&control.lock);
+    if (control.state == RUNNING) {
+        control.state = STOPPING;
+        send(control.wake_write, "", 1, MSG_DONTWAIT);
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    while (control.state == STOPPING && status == 0)
+        status = pthread_cond_timedwait(&control.changed, &control.lock,
+                                        &until);
+    if (control.state == STOPPED) {
+        pthread_join(control.thread, NULL);
+        control.state = CLOSED;
+        pthread_cond_broadcast(&control.changed);
+    }
+    status = control.state == CLOSED ? 0 : PJPY_ETIMEDOUT;
+    pthread_mutex_unlock(&control.lock);
+    return status;
+}
+
+int pjpy_running(void)
+{
+    return control.forked ? PJPY_EFORKED : control.state == RUNNING;
+}
+
+int pjpy_set_trace(int on)
+{
+    if (pjpy_running() <= 0)
+        return control.forked ? PJPY_EFORKED : PJPY_ECLOSED;
+    __atomic_store_n(&pjpy.trace, on, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int pjpy_set_log_level(int level)
+{
+    command *cmd = command_new(CMD_LOG_LEVEL, NULL, 0);
+
+    if (cmd)
+        cmd->what = level;
+    return command_post(cmd);
+}
+
+int pjpy_get_stats(pjpy_stats *stats)
+{
+    memset(stats, 0, sizeof *stats);
+    return command_call(command_new(CMD_STATS, NULL, 0), NULL, stats);
+}
+
+/* PJSIP's own words; the tables are there while an engine runs. */
+int pjpy_strerror(int status, char *buffer, size_t size)
+{
+    command *cmd = command_new(CMD_STRERROR, NULL, 0);
+
+    if (cmd) {
+        cmd->what = status;
+        cmd->count = (uint32_t)size;
+    }
+    return command_call(cmd, NULL, buffer);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What the shim's own files share.  "worker" marks what only the worker
+   thread may call: it is the one thread that ever enters PJSIP. */
+#ifndef PJSIP_PY_INTERNAL_H
+#define PJSIP_PY_INTERNAL_H
+
+#include <pjlib-util.h>
+#include <pjlib.h>
+#include <pjsip.h>
+#include <pjsip-ua/sip_regc.h>
+#include <pthread.h>
+
+#include "pjsip_py.h"
+
+/* ------------------------------------------------------------ handles */
+
+enum object_kind { OBJ_CLIENT = 1, OBJ_TRANSPORT = 2 };
+
+uint64_t handle_new(enum object_kind kind, void *object);
+void *handle_get(uint64_t handle, enum object_kind kind);
+void *handle_free(uint64_t handle, enum object_kind kind);
+void handle_each(enum object_kind kind, void (*visit)(void *object));
+uint32_t handle_count(enum object_kind kind);
+
+/* ---------------------------------------------------------- int -> ptr */
+
+typedef struct map {
+    struct map_slot *slots;
+    size_t used, capacity;
+} map;
+
+int map_put(map *m, uint64_t key, void *value);
+void *map_get(const map *m, uint64_t key);
+void *map_remove(map *m, uint64_t key);
+void map_each(const map *m, void (*visit)(void *value));
+void map_clear(map *m);
+uint64_t map_hash(const char *text, size_t length);
+
+/* ----------------------------------------------------------- commands */
+
+enum command_kind {
+    CMD_CLIENT_CREATE = 1, CMD_CLIENT_REQUEST, CMD_CLIENT_CANCEL,
+    CMD_CLIENT_DESTROY, CMD_CLIENT_INFO, CMD_LISTEN, CMD_TRANSPORT_CLOSE,
+    CMD_RESOLVED, CMD_LOG_LEVEL, CMD_STRERROR, CMD_STATS
+};
+
+/* A request of a client is its command, which moves to the client's own
+   queue and is freed with its outcome. */
+typedef struct command {
+    struct command *next;
+    int kind;
+    int what;
+    uint64_t handle, request;
+    uint32_t value, timeout_ms, count;
+    struct sync_call *sync;
+    size_t length;
+    char text[];
+} command;
+
+/* A command whose poster waits for the worker's answer. */
+typedef struct sync_call {
+    int done, status;
+    void *in, *out;
+} sync_call;
+
+command *command_new(int kind, const char *text, size_t length);
+int command_post(command *cmd);
+int command_call(command *cmd, void *in, void *out);
+
+/* ------------------------------------------------------------- events */
+
+typedef struct event_text {
+    const char *ptr;
+    size_t length;
+} event_text;
+
+struct client;
+
+void queue_open(uint32_t droppable_limit, uint32_t outcome_limit);
+void queue_close(void);
+/* Copies the record; owner: the client whose refresh outcome this is, so
+   that a later one can stand for it when Python does not keep up. */
+void queue_push(pjpy_event *event, const event_text text[4],
+                struct client *owner);
+void queue_forget(struct client *owner);
+void queue_stats(pjpy_stats *stats);
+
+/* ------------------------------------------------------------- engine */
+
+typedef struct engine {
+    pj_caching_pool pools;
+    pjsip_endpoint *endpoint;
+    pj_pool_t *pool;
+    pjsip_module watch;         /* next to the wire: trace, REGISTER watch */
+    pjsip_module answer;        /* requests that nobody else took */
+    int trace;
+    int log_level;
+    uint64_t late_events;
+    map connections;            /* pjsip_transport* -> connection */
+    map calls;                  /* Call-ID hash -> client */
+    struct client *ready;       /* clients that may start a request */
+    struct query *queries;      /* names that Python resolves */
+    uint64_t query_id;
+    struct client *sending;     /* inside pjsip_regc_send() */
+} engine;
+
+extern engine pjpy;
+
+int64_t clock_monotonic_ns(void);
+int64_t clock_wall_ns(void);
+void entropy_open(int seeded, uint64_t seed);
+uint64_t assertion_count(void);
+
+/* ------------------------------------------------------------- client */
+
+/* An outcome without a response, kept until the worker is out of PJSIP:
+   PJSIP may report one failure twice, from inside its own send and again
+   when that returns. */
+typedef struct stash {
+    int used, code;
+    pj_status_t status;
+    uint32_t verify_status;
+} stash;
+
+typedef struct client {
+    uint64_t handle;
+    pjsip_regc *regc;
+    pj_status_t create_status;
+    pjpy_registration registration;
+    char *text;                 /* of the registration, until it is created */
+    command *waiting, **waiting_tail;
+    command *current;           /* the request in flight */
+    struct client *ready_next;
+    struct event_node *queued;  /* a refresh outcome not yet taken */
+    pjsip_transaction *tsx;     /* the one in flight, referenced */
+    const void *pinned;         /* to this transport or listener */
+    pjsip_transport *transport; /* it was sent on: only compared, never used */
+    int32_t connection;
+    struct query *query;        /* the name it waits for */
+    pj_timer_entry timer;       /* of the request's own timeout */
+    stash stash;
+    unsigned min_algorithm : 4;
+    unsigned algorithm : 4;     /* of the last Authorization sent */
+    unsigned renewing : 1;      /* PJSIP's own refresh is in flight */
+    unsigned is_ready : 1;
+    unsigned timed_out : 1;
+    unsigned cancelled : 1;
+    unsigned downgrade : 1;
+    unsigned transport_gone : 1;
+    unsigned abandoned : 1;     /* the next callback comes too late */
+    char call_id[40];
+} client;
+
+/* worker */
+int client_command(command *cmd);
+void client_run_ready(void);
+pj_status_t client_on_tx(pjsip_tx_data *tdata);
+void client_leave_transport(client *c, const void *transport);
+void client_free_all(void);
+
+/* ---------------------------------------------------------- transport */
+
+typedef struct transport {
+    uint64_t handle;
+    int protocol;
+    pjsip_transport *udp;
+    pjsip_tpfactory *factory;
+} transport;
+
+typedef struct connection {
+    pjsip_transport *tp;
+    int32_t id;
+    pj_status_t status;         /* why it failed */
+    uint32_t verify_status;
+} connection;
+
+typedef struct query {
+    struct query *next;
+    uint64_t id;
+    pjsip_host_info target;
+    void *token;
+    pjsip_resolver_callback *done;
+    client *client;
+    char host[];
+} query;
+
+/* worker */
+pj_status_t transport_open(void);
+int transport_command(command *cmd);
+connection *connection_of(pjsip_transport *tp);
+connection *connection_for(pjsip_transport *tp); /* makes it if need be */
+void query_fail(query *q, pj_status_t status);
+void transport_free_all(void);
+uint32_t query_count(void);
+int transport_protocol(const pjsip_transport *tp);
+
+/* -------------------------------------------------------------- trace */
+
+/* worker */
+pj_status_t trace_open(void);
+void trace_log(int level, const char *text, int length);
+
+#endif

@@ -1,0 +1,806 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * A registration client: one pjsip_regc, its queue of requests, and the rule
+ * that each request has exactly one outcome.
+ *
+ * regc allows one transaction at a time, and pjsip_regc_register() cancels
+ * the refresh timer even when the send that follows says busy.  So nothing
+ * is asked of regc until the transaction before is over.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define NO_EXPIRES PJSIP_REGC_EXPIRATION_NOT_SPECIFIED
+
+/* ------------------------------------------------------- ready clients */
+
+static void make_ready(client *c)
+{
+    if (c->is_ready)
+        return;
+    c->is_ready = 1;
+    c->ready_next = pjpy.ready;
+    pjpy.ready = c;
+}
+
+static void unmake_ready(client *c)
+{
+    if (!c->is_ready)
+        return;
+    for (client **p = &pjpy.ready; *p; p = &(*p)->ready_next) {
+        if (*p == c) {
+            *p = c->ready_next;
+            break;
+        }
+    }
+    c->is_ready = 0;
+}
+
+/* ------------------------------------------------------------ outcomes */
+
+static void forget_tsx(client *c)
+{
+    if (c->tsx)
+        pj_grp_lock_dec_ref(c->tsx->grp_lock);
+    c->tsx = NULL;
+    c->transport = NULL;
+}
+
+/* Ends what is in flight, request or refresh, with this one event. */
+static void finish(client *c, pjpy_event *event, const event_text text[4])
+{
+    command *request = c->current;
+
+    event->kind = PJPY_EV_REG_STATE;
+    event->handle = c->handle;
+    event->value[1] = c->algorithm;
+    event->value[2] = c->connection;
+    if (c->timed_out)
+        event->flags |= PJPY_F_TIMEOUT;
+    if (c->cancelled)
+        event->flags |= PJPY_F_CANCELLED;
+    if (c->downgrade)
+        event->flags |= PJPY_F_DOWNGRADE;
+    if (request) {
+        event->request = request->request;
+        if (request->what != PJPY_REGISTER)
+            event->flags |= PJPY_F_UNREGISTER;
+    } else {
+        event->flags |= PJPY_F_RENEWAL;
+    }
+    pj_timer_heap_cancel_if_active(
+        pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
+    forget_tsx(c);
+    c->current = NULL;
+    c->renewing = c->timed_out = c->cancelled = c->downgrade = 0;
+    c->stash.used = 0;
+    queue_push(event, text, request ? NULL : c);
+    free(request);
+    make_ready(c);
+}
+
+static void finish_local(client *c, int code, pj_status_t status,
+                         uint32_t verify_status)
+{
+    char message[PJ_ERR_MSG_SIZE];
+    const pj_str_t *known = pjsip_get_status_text(code);
+    pj_str_t reason = *known;
+    event_text text[4] = { { 0 } };
+    pjpy_event event = {
+        .flags = PJPY_F_LOCAL,
+        .status = status,
+        .code = code,
+        .value = { -1, 0, 0, 0, (int32_t)verify_status, -1 },
+    };
+
+    if (status != PJ_SUCCESS)
+        reason = pj_strerror(status, message, sizeof message);
+    text[0] = (event_text){ reason.ptr, (size_t)reason.slen };
+    finish(c, &event, text);
+}
+
+static void stash_failure(client *c, int code, pj_status_t status)
+{
+    connection *conn = c->transport ? connection_of(c->transport) : NULL;
+
+    if (!c->stash.used) {
+        c->stash = (stash){ .used = 1, .code = code };
+        if (c->tsx)
+            c->stash.status = c->tsx->transport_err;
+        if (conn && conn->id == c->connection) {
+            c->stash.verify_status = conn->verify_status;
+            if (conn->status != PJ_SUCCESS && code != PJSIP_SC_REQUEST_TIMEOUT)
+                c->stash.status = conn->status;
+        }
+        if (code == PJSIP_SC_REQUEST_TIMEOUT)
+            c->stash.status = PJ_ETIMEDOUT;
+    }
+    if (status != PJ_SUCCESS && c->stash.status == PJ_SUCCESS)
+        c->stash.status = status;
+    make_ready(c);
+}
+
+static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
+{
+    pjsip_rx_data *rdata = param->rdata;
+    pjsip_regc_info info;
+    char source[PJ_INET6_ADDRSTRLEN + 10], local[PJ_INET6_ADDRSTRLEN + 10];
+    char copy[PJSIP_MAX_PKT_LEN];
+    size_t length = (size_t)rdata->msg_info.len;
+    pj_str_t host = pj_str(rdata->pkt_info.src_name);
+    event_text text[4];
+    pjpy_event event = { .status = param->status,
+                         .code = param->code,
+                         .value = { -1, 0, 0, 0, 0, -1 } };
+
+    if (param->code / 100 == 2) {
+        event.value[0] = (int32_t)(param->expiration > INT32_MAX
+                                       ? INT32_MAX
+                                       : param->expiration);
+        pjsip_regc_get_info(c->regc, &info);
+        if (info.auto_reg && event.value[0] > 0)
+            event.value[5] = (int32_t)info.next_reg;
+    }
+    if (length > sizeof copy)
+        length = sizeof copy;
+    memcpy(copy, rdata->msg_info.msg_buf, length);
+    pjpy_redact(copy, length);
+    pj_addr_str_print(&host, rdata->pkt_info.src_port, source, sizeof source,
+                      1);
+    pj_sockaddr_print(&rdata->tp_info.transport->local_addr, local,
+                      sizeof local, 3);
+    text[0] = (event_text){ param->reason.ptr, (size_t)param->reason.slen };
+    text[1] = (event_text){ copy, length };
+    text[2] = (event_text){ source, strlen(source) };
+    text[3] = (event_text){ local, strlen(local) };
+    finish(c, &event, text);
+}
+
+/* PJSIP's on_reg_state, for requests and refreshes alike. */
+static void on_reg_state(struct pjsip_regc_cbparam *param)
+{
+    client *c = param->token;
+
+    if (c->abandoned) {
+        c->abandoned = 0;
+        pjpy.late_events++;
+        make_ready(c);
+    } else if (param->rdata) {
+        finish_response(c, param);
+    } else {
+        stash_failure(c, param->code, param->status);
+    }
+}
+
+/* ------------------------------------------------- watch over REGISTERs */
+
+static client *client_of(const pjsip_msg *msg)
+{
+    const pjsip_cid_hdr *id =
+        pjsip_msg_find_hdr((pjsip_msg *)msg, PJSIP_H_CALL_ID, NULL);
+    client *c;
+
+    if (!id)
+        return NULL;
+    c = map_get(&pjpy.calls, map_hash(id->id.ptr, (size_t)id->id.slen));
+    return c && pj_strcmp2(&id->id, c->call_id) == 0 ? c : NULL;
+}
+
+static int algorithm_of(const pjsip_authorization_hdr *h)
+{
+    const pj_str_t *name = &h->credential.digest.algorithm;
+
+    if (pj_stricmp2(&h->scheme, "Digest") != 0)
+        return PJPY_ALG_OTHER;
+    if (name->slen == 0 || pj_stricmp2(name, "MD5") == 0)
+        return PJPY_ALG_MD5;
+    if (pj_stricmp2(name, "SHA-256") == 0)
+        return PJPY_ALG_SHA256;
+    if (pj_stricmp2(name, "SHA-512-256") == 0)
+        return PJPY_ALG_SHA512_256;
+    return PJPY_ALG_OTHER;
+}
+
+/* Notes the transaction, so that a timeout can end it, and what it proves
+   our password with; a REGISTER that proves it with too weak an algorithm
+   does not leave. */
+pj_status_t client_on_tx(pjsip_tx_data *tdata)
+{
+    pjsip_transaction *tsx =
+        tdata->mod_data[pjsip_tsx_layer_instance()->id];
+    client *c = client_of(tdata->msg);
+    pjsip_hdr *h;
+
+    if (!c)
+        return PJ_SUCCESS;
+    c->algorithm = PJPY_ALG_NONE;
+    for (h = tdata->msg->hdr.next; h != &tdata->msg->hdr; h = h->next) {
+        if (h->type != PJSIP_H_AUTHORIZATION &&
+            h->type != PJSIP_H_PROXY_AUTHORIZATION)
+            continue;
+        c->algorithm = (unsigned)algorithm_of((void *)h) & 15;
+        if (c->algorithm < c->min_algorithm) {
+            c->downgrade = 1;
+            return PJSIP_EINVALIDALGORITHM;
+        }
+    }
+    if (!c->current && !c->renewing) {
+        pjpy_event event = { .kind = PJPY_EV_REG_STARTED,
+                             .flags = PJPY_F_RENEWAL,
+                             .handle = c->handle };
+        c->renewing = 1;
+        queue_push(&event, NULL, NULL);
+    }
+    if (tsx && tsx != c->tsx) {
+        forget_tsx(c);
+        pj_grp_lock_add_ref(tsx->grp_lock);
+        c->tsx = tsx;
+    }
+    c->transport = tdata->tp_info.transport;
+    if (c->transport->flag & PJSIP_TRANSPORT_RELIABLE) {
+        connection *conn = connection_for(c->transport);
+        c->connection = conn ? conn->id : 0;
+    } else {
+        c->connection = 0;
+    }
+    return PJ_SUCCESS;
+}
+
+/* ------------------------------------------------------------ creation */
+
+/* Takes the next string of a text whose strings end in NUL. */
+static pj_str_t take(const char **text)
+{
+    pj_str_t s = pj_str((char *)*text);
+
+    *text += s.slen + 1;
+    return s;
+}
+
+static pj_status_t set_routes(pjsip_regc *regc, const char **text,
+                              uint32_t count)
+{
+    static const pj_str_t name = { "Route", 5 };
+    pj_pool_t *pool = pjsip_regc_get_pool(regc);
+    pjsip_route_hdr set;
+
+    if (!count)
+        return PJ_SUCCESS;
+    pj_list_init(&set);
+    while (count--) {
+        pj_str_t route = take(text), copy;
+        pjsip_hdr *h;
+
+        pj_strdup_with_null(pool, &copy, &route);
+        h = pjsip_parse_hdr(pool, &name, copy.ptr, (pj_size_t)copy.slen,
+                            NULL);
+        if (!h)
+            return PJSIP_EINVALIDURI;
+        pj_list_push_back(&set, h);
+    }
+    return pjsip_regc_set_route_set(regc, &set);
+}
+
+static pj_status_t add_headers(pjsip_regc *regc, const char **text,
+                               uint32_t count)
+{
+    pj_pool_t *pool = pjsip_regc_get_pool(regc);
+    pjsip_hdr list;
+
+    if (!count)
+        return PJ_SUCCESS;
+    pj_list_init(&list);
+    while (count--) {
+        pj_str_t name = take(text), value = take(text);
+        pj_list_push_back(
+            &list, pjsip_generic_string_hdr_create(pool, &name, &value));
+    }
+    return pjsip_regc_add_headers(regc, &list);
+}
+
+static pj_status_t set_credentials(pjsip_regc *regc, const char **text,
+                                   uint32_t count)
+{
+    pjsip_cred_info info[8];
+
+    if (!count)
+        return PJ_SUCCESS;
+    if (count > PJ_ARRAY_SIZE(info))
+        return PJ_ETOOMANY;
+    pj_bzero(info, sizeof info);
+    for (uint32_t i = 0; i < count; i++) {
+        pj_str_t kind;
+
+        info[i].realm = take(text);
+        info[i].scheme = pj_str("digest");
+        info[i].username = take(text);
+        info[i].data = take(text);
+        kind = take(text);
+        if (kind.slen) {
+            const pjsip_auth_algorithm *algorithm =
+                pjsip_auth_get_algorithm_by_iana_name(&kind);
+            if (!algorithm)
+                return PJSIP_EINVALIDALGORITHM;
+            info[i].data_type = PJSIP_CRED_DATA_DIGEST;
+            info[i].algorithm_type = algorithm->algorithm_type;
+        }
+    }
+    return pjsip_regc_set_credentials(regc, (int)count, info);
+}
+
+static pj_status_t set_transport(client *c, uint64_t handle)
+{
+    pjsip_tpselector selector = { 0 };
+    transport *t;
+
+    if (!handle)
+        return PJ_SUCCESS;
+    t = handle_get(handle, OBJ_TRANSPORT);
+    if (!t)
+        return PJSIP_ESHUTDOWN;
+    if (t->udp) {
+        selector.type = PJSIP_TPSELECTOR_TRANSPORT;
+        selector.u.transport = t->udp;
+    } else {
+        selector.type = PJSIP_TPSELECTOR_LISTENER;
+        selector.u.listener = t->factory;
+    }
+    c->pinned = t->udp ? (void *)t->udp : (void *)t->factory;
+    return pjsip_regc_set_transport(c->regc, &selector);
+}
+
+static pj_status_t create(client *c)
+{
+    const pjpy_registration *r = &c->registration;
+    pj_str_t contacts[PJSIP_REGC_MAX_CONTACT];
+    const char *text = c->text;
+    pj_str_t registrar = take(&text), to = take(&text), from = take(&text);
+    pj_status_t status;
+
+    if (r->contacts > PJ_ARRAY_SIZE(contacts))
+        return PJ_ETOOMANY;
+    status = pjsip_regc_create(pjpy.endpoint, c, on_reg_state, &c->regc);
+    if (status != PJ_SUCCESS)
+        return status;
+    for (uint32_t i = 0; i < r->contacts; i++)
+        contacts[i] = take(&text);
+    status = pjsip_regc_init(c->regc, &registrar, &from, &to,
+                             (int)r->contacts, contacts, r->expires);
+    if (status == PJ_SUCCESS)
+        status = set_routes(c->regc, &text, r->routes);
+    if (status == PJ_SUCCESS)
+        status = add_headers(c->regc, &text, r->headers);
+    if (status == PJ_SUCCESS)
+        status = set_credentials(c->regc, &text, r->credentials);
+    if (status == PJ_SUCCESS)
+        status = set_transport(c, r->transport);
+    return status;
+}
+
+/* Holds passwords, so it is overwritten before it is freed. */
+static void free_text(char *text, size_t length)
+{
+    if (!text)
+        return;
+    memset(text, 0, length);
+    __asm__ __volatile__("" : : "r"(text) : "memory");
+    free(text);
+}
+
+static void on_timeout(pj_timer_heap_t *heap, pj_timer_entry *entry);
+
+static void do_create(client *c)
+{
+    pj_timer_entry_init(&c->timer, 0, c, on_timeout);
+    c->create_status = create(c);
+    free_text(c->text, c->registration.length);
+    c->text = NULL;
+}
+
+/* ------------------------------------------------------------ requests */
+
+/* Ends the transaction in flight; its outcome comes as a local failure. */
+static void abort_current(client *c)
+{
+    if (c->tsx) {
+        pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
+    } else if (c->query) {
+        query_fail(c->query, PJ_ERESOLVE);
+    } else {
+        c->abandoned = 1;
+        c->stash = (stash){ .used = 1, .code = PJSIP_SC_REQUEST_TIMEOUT };
+        make_ready(c);
+    }
+}
+
+static void on_timeout(pj_timer_heap_t *heap, pj_timer_entry *entry)
+{
+    client *c = entry->user_data;
+
+    PJ_UNUSED_ARG(heap);
+    if (c->current && !c->stash.used) {
+        c->timed_out = 1;
+        abort_current(c);
+    }
+}
+
+static void start_timer(client *c, uint32_t timeout_ms)
+{
+    pj_time_val delay = { timeout_ms / 1000, timeout_ms % 1000 };
+
+    if (timeout_ms)
+        pjsip_endpt_schedule_timer(pjpy.endpoint, &c->timer, &delay);
+}
+
+static void note_call_id(client *c, const pjsip_tx_data *tdata)
+{
+    const pjsip_cid_hdr *id;
+
+    if (c->call_id[0])
+        return;
+    id = pjsip_msg_find_hdr(tdata->msg, PJSIP_H_CALL_ID, NULL);
+    if (!id || id->id.slen >= (pj_ssize_t)sizeof c->call_id)
+        return;
+    memcpy(c->call_id, id->id.ptr, (size_t)id->id.slen);
+    map_put(&pjpy.calls, map_hash(id->id.ptr, (size_t)id->id.slen), c);
+}
+
+/* SET_... have no REGISTER of their own; DONE is their outcome. */
+static void apply(client *c, command *cmd)
+{
+    const char *text = cmd->text;
+    pj_str_t contacts[PJSIP_REGC_MAX_CONTACT];
+    pjpy_event event = { .kind = PJPY_EV_DONE,
+                         .handle = c->handle,
+                         .request = cmd->request,
+                         .status = c->create_status };
+    char message[PJ_ERR_MSG_SIZE];
+    event_text strings[4] = { { 0 } };
+
+    if (event.status != PJ_SUCCESS) {
+        /* nothing to apply it to */
+    } else if (cmd->what == PJPY_SET_EXPIRES) {
+        event.status = pjsip_regc_update_expires(c->regc, cmd->value);
+    } else if (cmd->what == PJPY_SET_CREDENTIALS) {
+        event.status = set_credentials(c->regc, &text, cmd->count);
+        c->min_algorithm = cmd->value & 15;
+    } else if (cmd->count > PJ_ARRAY_SIZE(contacts)) {
+        event.status = PJ_ETOOMANY;
+    } else {
+        for (uint32_t i = 0; i < cmd->count; i++)
+            contacts[i] = take(&text);
+        event.status =
+            pjsip_regc_update_contact(c->regc, (int)cmd->count, contacts);
+    }
+    if (event.status != PJ_SUCCESS) {
+        pj_str_t s = pj_strerror(event.status, message, sizeof message);
+        strings[0] = (event_text){ s.ptr, (size_t)s.slen };
+    }
+    queue_push(&event, strings, NULL);
+    memset(cmd->text, 0, cmd->length);
+    __asm__ __volatile__("" : : "r"(cmd->text) : "memory");
+    free(cmd);
+}
+
+static void start(client *c, command *cmd)
+{
+    pjsip_tx_data *tdata = NULL;
+    pj_status_t status = c->create_status;
+    pjpy_event event = { .kind = PJPY_EV_REG_STARTED,
+                         .handle = c->handle,
+                         .request = cmd->request };
+
+    c->current = cmd;
+    c->algorithm = PJPY_ALG_NONE;
+    c->connection = 0;
+    if (status == PJ_SUCCESS && c->transport_gone)
+        status = PJSIP_ESHUTDOWN;
+    if (status != PJ_SUCCESS) {
+        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0);
+        return;
+    }
+    if (cmd->what == PJPY_REGISTER)
+        status = pjsip_regc_register(c->regc, (pj_bool_t)cmd->value, &tdata);
+    else if (cmd->what == PJPY_UNREGISTER)
+        status = pjsip_regc_unregister(c->regc, &tdata);
+    else
+        status = pjsip_regc_unregister_all(c->regc, &tdata);
+    if (status != PJ_SUCCESS) {
+        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0);
+        return;
+    }
+    if (cmd->what != PJPY_REGISTER)
+        event.flags |= PJPY_F_UNREGISTER;
+    queue_push(&event, NULL, NULL);
+    note_call_id(c, tdata);
+    start_timer(c, cmd->timeout_ms);
+    pjpy.sending = c;
+    status = pjsip_regc_send(c->regc, tdata);
+    pjpy.sending = NULL;
+    if (status != PJ_SUCCESS && c->current == cmd)
+        stash_failure(c, PJSIP_SC_SERVICE_UNAVAILABLE, status);
+}
+
+static int is_busy(client *c)
+{
+    pjsip_regc_info info;
+
+    if (c->current || c->stash.used)
+        return 1;
+    if (!c->regc)
+        return 0;
+    pjsip_regc_get_info(c->regc, &info);
+    return info.is_busy;        /* a refresh, or an abandoned request */
+}
+
+static void run_ready(client *c)
+{
+    if (c->stash.used) {
+        stash s = c->stash;
+        finish_local(c, s.code, s.status, s.verify_status);
+    }
+    while (c->waiting && !is_busy(c)) {
+        command *cmd = c->waiting;
+
+        c->waiting = cmd->next;
+        if (!c->waiting)
+            c->waiting_tail = &c->waiting;
+        if (cmd->what >= PJPY_SET_CONTACTS)
+            apply(c, cmd);
+        else
+            start(c, cmd);
+    }
+}
+
+void client_run_ready(void)
+{
+    while (pjpy.ready) {
+        client *c = pjpy.ready;
+
+        pjpy.ready = c->ready_next;
+        c->is_ready = 0;
+        run_ready(c);
+    }
+}
+
+static int do_request(command *cmd)
+{
+    client *c = handle_get(cmd->handle, OBJ_CLIENT);
+
+    if (!c) {
+        pjpy.late_events++;
+        free(cmd);
+        return PJPY_ESTALE;
+    }
+    cmd->next = NULL;
+    *c->waiting_tail = cmd;
+    c->waiting_tail = &cmd->next;
+    make_ready(c);
+    return 0;
+}
+
+static int do_cancel(uint64_t handle, uint64_t request)
+{
+    client *c = handle_get(handle, OBJ_CLIENT);
+
+    if (!c)
+        return PJPY_ESTALE;
+    if (c->current && c->current->request == request) {
+        if (!c->stash.used) {
+            c->cancelled = 1;
+            abort_current(c);
+        }
+        return 0;
+    }
+    for (command **p = &c->waiting; *p; p = &(*p)->next) {
+        command *cmd = *p;
+        if (cmd->request == request) {
+            pjpy_event event = { .kind = PJPY_EV_REG_STATE,
+                                 .flags = PJPY_F_LOCAL | PJPY_F_CANCELLED,
+                                 .handle = handle,
+                                 .request = request,
+                                 .value = { -1, 0, 0, 0, 0, -1 } };
+            *p = cmd->next;
+            if (!*p)
+                c->waiting_tail = p;
+            queue_push(&event, NULL, NULL);
+            free(cmd);
+            return 0;
+        }
+    }
+    return PJPY_ESTALE;
+}
+
+static int fill_info(uint64_t handle, pjpy_info *out)
+{
+    client *c = handle_get(handle, OBJ_CLIENT);
+    pjsip_regc_info info;
+
+    if (!c)
+        return PJPY_ESTALE;
+    memset(out, 0, sizeof *out);
+    out->create_status = c->create_status;
+    out->interval = out->next_refresh = -1;
+    out->connection = c->connection;
+    memcpy(out->call_id, c->call_id, sizeof c->call_id);
+    for (command *cmd = c->waiting; cmd; cmd = cmd->next)
+        out->waiting++;
+    if (!c->regc)
+        return 0;
+    pjsip_regc_get_info(c->regc, &info);
+    out->busy = info.is_busy || c->current;
+    out->auto_refresh = info.auto_reg;
+    if (info.interval != NO_EXPIRES)
+        out->interval = (int32_t)info.interval;
+    if (info.auto_reg && info.next_reg != NO_EXPIRES)
+        out->next_refresh = (int32_t)info.next_reg;
+    return 0;
+}
+
+/* A REGISTER in flight goes on to its end inside PJSIP, unheard. */
+static void client_free(client *c)
+{
+    unmake_ready(c);
+    queue_forget(c);
+    if (c->call_id[0])
+        map_remove(&pjpy.calls, map_hash(c->call_id, strlen(c->call_id)));
+    if (c->query)
+        c->query->client = NULL;
+    pj_timer_heap_cancel_if_active(
+        pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
+    forget_tsx(c);
+    if (c->regc)
+        pjsip_regc_destroy(c->regc);
+    free_text(c->text, c->registration.length);
+    free(c->current);
+    while (c->waiting) {
+        command *next = c->waiting->next;
+        free_text((char *)c->waiting, sizeof *c->waiting + c->waiting->length);
+        c->waiting = next;
+    }
+    free(c);
+}
+
+static int do_destroy(uint64_t handle)
+{
+    client *c = handle_free(handle, OBJ_CLIENT);
+
+    if (!c)
+        return PJPY_ESTALE;
+    client_free(c);
+    return 0;
+}
+
+static void destroy_each(void *object)
+{
+    do_destroy(((client *)object)->handle);
+}
+
+void client_free_all(void)
+{
+    handle_each(OBJ_CLIENT, destroy_each);
+}
+
+/* The transport is about to close: let go of it.  A client that was pinned
+   to it fails from now on, rather than leave by another door. */
+void client_leave_transport(client *c, const void *gone)
+{
+    pjsip_tpselector none = { 0 };
+    pjsip_regc_info info;
+
+    if (!c->regc)
+        return;
+    pjsip_regc_get_info(c->regc, &info);
+    if (info.transport == gone)
+        pjsip_regc_release_transport(c->regc);
+    if (c->pinned == gone) {
+        pjsip_regc_set_transport(c->regc, &none);
+        c->pinned = NULL;
+        c->transport_gone = 1;
+    }
+}
+
+int client_command(command *cmd)
+{
+    switch (cmd->kind) {
+    case CMD_CLIENT_CREATE: {
+        client *c = handle_get(cmd->handle, OBJ_CLIENT);
+        if (!c)
+            return PJPY_ESTALE;
+        do_create(c);
+        return 0;
+    }
+    case CMD_CLIENT_REQUEST:
+        return do_request(cmd);
+    case CMD_CLIENT_CANCEL:
+        return do_cancel(cmd->handle, cmd->request);
+    case CMD_CLIENT_INFO:
+        return fill_info(cmd->handle, cmd->sync->out);
+    default:
+        return do_destroy(cmd->handle);
+    }
+}
+
+/* -------------------------------------------------------- from Python */
+
+int pjpy_client_create(const pjpy_registration *registration,
+                       uint64_t *handle)
+{
+    client *c;
+    command *cmd;
+    int status;
+
+    if (pjpy_running() <= 0)
+        return pjpy_running() ? pjpy_running() : PJPY_ECLOSED;
+    c = calloc(1, sizeof *c);
+    if (!c)
+        return PJPY_ENOMEM;
+    c->waiting_tail = &c->waiting;
+    c->registration = *registration;
+    c->registration.text = NULL;
+    c->min_algorithm = registration->min_algorithm & 15;
+    c->text = malloc(registration->length + 1);
+    if (!c->text || !(c->handle = handle_new(OBJ_CLIENT, c))) {
+        free(c->text);
+        free(c);
+        return PJPY_ENOMEM;
+    }
+    memcpy(c->text, registration->text, registration->length);
+    c->text[registration->length] = '\0';
+    *handle = c->handle;
+    cmd = command_new(CMD_CLIENT_CREATE, NULL, 0);
+    if (cmd)
+        cmd->handle = c->handle;
+    status = command_post(cmd);
+    if (status) {
+        handle_free(c->handle, OBJ_CLIENT);
+        free_text(c->text, registration->length);
+        free(c);
+    }
+    return status;
+}
+
+static command *client_cmd(int kind, uint64_t handle, uint64_t request)
+{
+    command *cmd = command_new(kind, NULL, 0);
+
+    if (cmd) {
+        cmd->handle = handle;
+        cmd->request = request;
+    }
+    return cmd;
+}
+
+int pjpy_client_request(uint64_t handle, uint64_t request, int what,
+                        uint32_t value, uint32_t timeout_ms,
+                        const char *text, size_t length, uint32_t count)
+{
+    command *cmd = command_new(CMD_CLIENT_REQUEST, text, length);
+
+    if (cmd) {
+        cmd->handle = handle;
+        cmd->request = request;
+        cmd->what = what;
+        cmd->value = value;
+        cmd->timeout_ms = timeout_ms;
+        cmd->count = count;
+    }
+    return command_post(cmd);
+}
+
+int pjpy_client_cancel(uint64_t handle, uint64_t request)
+{
+    return command_post(client_cmd(CMD_CLIENT_CANCEL, handle, request));
+}
+
+int pjpy_client_info(uint64_t handle, pjpy_info *info)
+{
+    return command_call(client_cmd(CMD_CLIENT_INFO, handle, 0), NULL, info);
+}
+
+int pjpy_client_destroy(uint64_t handle)
+{
+    return command_post(client_cmd(CMD_CLIENT_DESTROY, handle, 0));
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The module next to the wire: trace records, the watch over outgoing
+ * REGISTERs, PJSIP's log, and the answer to requests that nobody took.
+ * Secrets are blotted out in the copy, before it leaves C.
+ */
+#include <string.h>
+#include <strings.h>
+
+#include "internal.h"
+
+/* ---------------------------------------------------------- redaction */
+
+static int in(const char *set, char c)
+{
+    return c && strchr(set, c);
+}
+
+static int is_name(const char *p, size_t length, const char *name)
+{
+    return length == strlen(name) && strncasecmp(p, name, length) == 0;
+}
+
+/* Parameters of a Digest value that give nothing away; all others might. */
+static int is_public(const char *p, size_t length)
+{
+    static const char *const names[] = {
+        "username", "realm", "nonce", "nextnonce", "uri",   "algorithm",
+        "opaque",   "qop",   "nc",    "stale",     "domain", NULL
+    };
+    for (int i = 0; names[i]; i++)
+        if (is_name(p, length, names[i]))
+            return 1;
+    return 0;
+}
+
+static void blot(char *p, const char *end)
+{
+    for (; p < end; p++)
+        if (*p != '\r' && *p != '\n' && *p != ' ' && *p != '\t')
+            *p = '*';
+}
+
+/* p..end: a header's value, folded lines included. */
+static void redact_value(char *p, char *end, int scheme)
+{
+    while (p < end && in(" \t\r\n", *p))
+        p++;
+    if (scheme) {
+        char *word = p;
+        while (p < end && !in(" \t\r\n,=", *p))
+            p++;
+        if (!is_name(word, (size_t)(p - word), "Digest")) {
+            blot(p, end);       /* Bearer, Basic, or something broken */
+            return;
+        }
+    }
+    while (p < end) {
+        char *name, *value;
+        size_t length;
+
+        while (p < end && in(" \t\r\n,", *p))
+            p++;
+        name = p;
+        while (p < end && !in(" \t\r\n,=", *p))
+            p++;
+        length = (size_t)(p - name);
+        while (p < end && in(" \t\r\n", *p))
+            p++;
+        if (p == end || *p != '=') {
+            blot(name, end);    /* not name=value: trust nothing after it */
+            return;
+        }
+        for (p++; p < end && in(" \t\r\n", *p); p++)
+            ;
+        value = p;
+        if (p < end && *p == '"') {
+            for (p++; p < end && *p != '"'; p++)
+                if (*p == '\\' && p + 1 < end)
+                    p++;
+            if (p < end)
+                p++;
+            if (!is_public(name, length) && p - value >= 2)
+                blot(value + 1, p - 1);
+        } else {
+            while (p < end && *p != ',')
+                p++;
+            if (!is_public(name, length))
+                blot(value, p);
+        }
+    }
+}
+
+/* Blots out, in place and without a change of length, what proves knowledge
+   of a secret.  Works on any text: lines that are not headers stay. */
+size_t pjpy_redact(char *message, size_t length)
+{
+    char *p = message, *end = message + length;
+
+    while (p < end) {
+        char *line = p, *colon, *stop;
+        size_t name;
+        int scheme;
+
+        for (stop = line; stop < end && *stop != '\n'; stop++)
+            ;
+        colon = memchr(line, ':', (size_t)(stop - line));
+        p = stop < end ? stop + 1 : end;
+        if (!colon)
+            continue;
+        while (line < colon && (*line == ' ' || *line == '\t'))
+            line++;
+        for (name = (size_t)(colon - line);
+             name && in(" \t", line[name - 1]); name--)
+            ;
+        scheme = is_name(line, name, "Authorization") ||
+                 is_name(line, name, "Proxy-Authorization");
+        if (!scheme && !is_name(line, name, "Authentication-Info") &&
+            !is_name(line, name, "Proxy-Authentication-Info"))
+            continue;
+        while (p < end && (*p == ' ' || *p == '\t')) { /* folded */
+            while (p < end && *p++ != '\n')
+                ;
+        }
+        redact_value(colon + 1, p, scheme);
+    }
+    return length;
+}
+
+/* ---------------------------------------------------------------- log */
+
+void trace_log(int level, const char *text, int length)
+{
+    char copy[PJ_LOG_MAX_SIZE];
+    pjpy_event event = { .kind = PJPY_EV_LOG };
+    event_text strings[4] = { { copy, 0 } };
+
+    while (length > 0 && in("\r\n", text[length - 1]))
+        length--;
+    if (length > (int)sizeof copy)
+        length = sizeof copy;
+    memcpy(copy, text, (size_t)length);
+    strings[0].length = pjpy_redact(copy, (size_t)length);
+    event.value[0] = level;
+    queue_push(&event, strings, NULL);
+}
+
+/* -------------------------------------------------------------- trace */
+
+static void push_message(int flags, pjsip_transport *tp, const char *message,
+                         size_t length, const char *remote, int port)
+{
+    char copy[PJSIP_MAX_PKT_LEN], local[PJ_INET6_ADDRSTRLEN + 10];
+    char peer[PJ_INET6_ADDRSTRLEN + 10];
+    pj_str_t host = pj_str((char *)remote);
+    pjpy_event event = { .kind = PJPY_EV_MESSAGE,
+                         .flags = (uint16_t)flags,
+                         .value = { transport_protocol(tp) } };
+    event_text strings[4] = { { 0 } };
+
+    if (length > sizeof copy)
+        length = sizeof copy;
+    memcpy(copy, message, length);
+    pjpy_redact(copy, length);
+    pj_sockaddr_print(&tp->local_addr, local, sizeof local, 3);
+    pj_addr_str_print(&host, port, peer, sizeof peer, 1);
+    strings[0] = (event_text){ local, strlen(local) };
+    strings[1] = (event_text){ peer, strlen(peer) };
+    strings[2] = (event_text){ copy, length };
+    queue_push(&event, strings, NULL);
+}
+
+static int tracing(void)
+{
+    return __atomic_load_n(&pjpy.trace, __ATOMIC_RELAXED);
+}
+
+static pj_bool_t on_rx(pjsip_rx_data *rdata)
+{
+    if (tracing())
+        push_message(0, rdata->tp_info.transport, rdata->msg_info.msg_buf,
+                     (size_t)rdata->msg_info.len, rdata->pkt_info.src_name,
+                     rdata->pkt_info.src_port);
+    return PJ_FALSE;
+}
+
+static pj_status_t on_tx(pjsip_tx_data *tdata)
+{
+    if (tdata->msg->type == PJSIP_REQUEST_MSG &&
+        tdata->msg->line.req.method.id == PJSIP_REGISTER_METHOD) {
+        pj_status_t status = client_on_tx(tdata);
+        if (status != PJ_SUCCESS)
+            return status;      /* it does not go out */
+    }
+    if (tracing())
+        push_message(PJPY_F_OUTGOING, tdata->tp_info.transport,
+                     tdata->buf.start,
+                     (size_t)(tdata->buf.cur - tdata->buf.start),
+                     tdata->tp_info.dst_name, tdata->tp_info.dst_port);
+    return PJ_SUCCESS;
+}
+
+/* ------------------------------------------- requests that nobody took */
+
+/* RFC 3261: 11.2 OPTIONS is answered; 12.2.2 inside a dialog we do not know,
+   and 9.2 a CANCEL of nothing, 481; 8.2.1 anything else 405 with Allow.
+   ACK never gets an answer. */
+static pj_bool_t on_unhandled_request(pjsip_rx_data *rdata)
+{
+    pjsip_msg *msg = rdata->msg_info.msg;
+    pjsip_method *method = &msg->line.req.method;
+    pjsip_hdr headers;
+    pjsip_allow_hdr *allow;
+    int code = PJSIP_SC_METHOD_NOT_ALLOWED;
+
+    if (method->id == PJSIP_ACK_METHOD)
+        return PJ_TRUE;
+    if (method->id == PJSIP_OPTIONS_METHOD)
+        code = PJSIP_SC_OK;
+    else if (method->id == PJSIP_CANCEL_METHOD ||
+             rdata->msg_info.to->tag.slen)
+        code = PJSIP_SC_CALL_TSX_DOES_NOT_EXIST;
+    pj_list_init(&headers);
+    if (code != PJSIP_SC_CALL_TSX_DOES_NOT_EXIST) {
+        allow = pjsip_allow_hdr_create(rdata->tp_info.pool);
+        allow->values[allow->count++] = pj_str("OPTIONS");
+        pj_list_push_back(&headers, allow);
+    }
+    pjsip_endpt_respond_stateless(pjpy.endpoint, rdata, code, NULL, &headers,
+                                  NULL);
+    return PJ_TRUE;
+}
+
+static void name_module(pjsip_module *module, char *name, int priority)
+{
+    pj_bzero(module, sizeof *module);
+    module->name = pj_str(name);
+    module->id = -1;
+    module->priority = priority;
+}
+
+/* Before traffic: PJSIP sleeps when a module comes later. */
+pj_status_t trace_open(void)
+{
+    pj_status_t status;
+
+    name_module(&pjpy.watch, "mod-pjsip-py-watch",
+                PJSIP_MOD_PRIORITY_TRANSPORT_LAYER - 1);
+    pjpy.watch.on_rx_request = on_rx;
+    pjpy.watch.on_rx_response = on_rx;
+    pjpy.watch.on_tx_request = on_tx;
+    pjpy.watch.on_tx_response = on_tx;
+    status = pjsip_endpt_register_module(pjpy.endpoint, &pjpy.watch);
+    if (status != PJ_SUCCESS)
+        return status;
+    name_module(&pjpy.answer, "mod-pjsip-py-answer",
+                PJSIP_MOD_PRIORITY_APPLICATION + 64);
+    pjpy.answer.on_rx_request = on_unhandled_request;
+    return pjsip_endpt_register_module(pjpy.endpoint, &pjpy.answer);
+}

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Listening transports, the state of connections, and the resolver: host
+ * names go to Python as events, so that no DNS query ever holds up the
+ * worker.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+static void str_copy(char *out, size_t size, const pj_str_t *text)
+{
+    size_t n = (size_t)text->slen < size - 1 ? (size_t)text->slen : size - 1;
+    memcpy(out, text->ptr, n);
+    out[n] = '\0';
+}
+
+int transport_protocol(const pjsip_transport *tp)
+{
+    return (int)tp->key.type;
+}
+
+/* ----------------------------------------------------------- listening */
+
+static pj_status_t listen_udp(int af, const pj_sockaddr *address,
+                              transport *t, pj_sockaddr *bound,
+                              pj_str_t *published)
+{
+    pjsip_udp_transport_cfg cfg;
+    pj_status_t status;
+
+    pjsip_udp_transport_cfg_default(&cfg, af);
+    pj_sockaddr_cp(&cfg.bind_addr, address);
+    status = pjsip_udp_transport_start2(pjpy.endpoint, &cfg, &t->udp);
+    if (status == PJ_SUCCESS) {
+        pj_sockaddr_cp(bound, &t->udp->local_addr);
+        *published = t->udp->local_name.host;
+        /* The bound address stands in the socket; local_name holds the port
+           that the kernel chose. */
+        pj_sockaddr_set_port(bound, (pj_uint16_t)t->udp->local_name.port);
+    }
+    return status;
+}
+
+static pj_status_t listen_tcp(int af, const pj_sockaddr *address,
+                              transport *t)
+{
+    pjsip_tcp_transport_cfg cfg;
+
+    pjsip_tcp_transport_cfg_default(&cfg, af);
+    pj_sockaddr_cp(&cfg.bind_addr, address);
+    return pjsip_tcp_transport_start3(pjpy.endpoint, &cfg, &t->factory);
+}
+
+static void set_str(pj_str_t *out, const char *text)
+{
+    if (text && *text)
+        *out = pj_str((char *)text);
+}
+
+static pj_status_t listen_tls(const pj_sockaddr *address, const pjpy_tls *tls,
+                              transport *t)
+{
+#if PJSIP_HAS_TLS_TRANSPORT
+    pjsip_tls_setting s;
+
+    pjsip_tls_setting_default(&s);
+    if (tls) {
+        set_str(&s.ca_list_file, tls->ca_file);
+        set_str(&s.ca_list_path, tls->ca_path);
+        set_str(&s.cert_file, tls->cert_file);
+        set_str(&s.privkey_file, tls->key_file);
+        set_str(&s.password, tls->key_password);
+        s.verify_server = (pj_bool_t)tls->verify;
+        s.proto = tls->protocols;
+        s.timeout.sec = tls->timeout_ms / 1000;
+        s.timeout.msec = tls->timeout_ms % 1000;
+    }
+    return pjsip_tls_transport_start2(pjpy.endpoint, &s, address, NULL, 1,
+                                      &t->factory);
+#else
+    PJ_UNUSED_ARG(address);
+    PJ_UNUSED_ARG(tls);
+    PJ_UNUSED_ARG(t);
+    return PJSIP_EUNSUPTRANSPORT;
+#endif
+}
+
+static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
+{
+    int af = cmd->what & PJPY_PROTOCOL_IPV6 ? pj_AF_INET6() : pj_AF_INET();
+    pj_str_t host = pj_str(cmd->text), published = { 0 };
+    pj_sockaddr address, bound;
+    transport *t;
+    pj_status_t status =
+        pj_sockaddr_init(af, &address, &host, (pj_uint16_t)cmd->value);
+
+    if (status != PJ_SUCCESS)
+        return status;
+    t = calloc(1, sizeof *t);
+    if (!t)
+        return PJPY_ENOMEM;
+    t->protocol = cmd->what;
+    switch (cmd->what & ~PJPY_PROTOCOL_IPV6) {
+    case PJPY_PROTOCOL_UDP:
+        status = listen_udp(af, &address, t, &bound, &published);
+        break;
+    case PJPY_PROTOCOL_TCP:
+        status = listen_tcp(af, &address, t);
+        break;
+    case PJPY_PROTOCOL_TLS:
+        status = listen_tls(&address, tls, t);
+        break;
+    default:
+        status = PJ_EINVAL;
+    }
+    if (status != PJ_SUCCESS) {
+        free(t);
+        return status;
+    }
+    if (t->factory) {
+        pj_sockaddr_cp(&bound, &t->factory->local_addr);
+        pj_sockaddr_set_port(&bound,
+                             (pj_uint16_t)t->factory->addr_name.port);
+        published = t->factory->addr_name.host;
+    }
+    t->handle = handle_new(OBJ_TRANSPORT, t);
+    out->handle = t->handle;
+    out->port = pj_sockaddr_get_port(&bound);
+    pj_sockaddr_print(&bound, out->host, sizeof out->host, 0);
+    str_copy(out->published, sizeof out->published, &published);
+    return PJ_SUCCESS;
+}
+
+/* Clients that are pinned to it, or hold a reference as the last one used,
+   let go; else the socket would stay open behind the user's back. */
+static const void *leaving;
+
+static void leave(void *object)
+{
+    client_leave_transport(object, leaving);
+}
+
+static void transport_free(transport *t)
+{
+    leaving = t->udp ? (void *)t->udp : (void *)t->factory;
+    handle_each(OBJ_CLIENT, leave);
+    if (t->udp) {
+        pjsip_transport_shutdown2(t->udp, PJ_TRUE);
+    } else {
+        (*t->factory->destroy)(t->factory);
+    }
+    free(t);
+}
+
+static int do_close(uint64_t handle)
+{
+    transport *t = handle_free(handle, OBJ_TRANSPORT);
+
+    if (!t)
+        return PJPY_ESTALE;
+    transport_free(t);
+    return 0;
+}
+
+/* --------------------------------------------------------- connections */
+
+static int32_t connection_ids;
+
+connection *connection_of(pjsip_transport *tp)
+{
+    return tp ? map_get(&pjpy.connections, (uint64_t)(uintptr_t)tp) : NULL;
+}
+
+connection *connection_for(pjsip_transport *tp)
+{
+    connection *c = connection_of(tp);
+
+    if (c)
+        return c;
+    c = calloc(1, sizeof *c);
+    if (c && map_put(&pjpy.connections, (uint64_t)(uintptr_t)tp, c)) {
+        free(c);
+        c = NULL;
+    }
+    if (c) {
+        c->tp = tp;
+        connection_ids = connection_ids == INT32_MAX ? 1 : connection_ids + 1;
+        c->id = connection_ids;
+    }
+    return c;
+}
+
+#if PJSIP_HAS_TLS_TRANSPORT
+static const char *tls_version(pj_uint32_t proto)
+{
+    switch (proto) {
+    case PJ_SSL_SOCK_PROTO_TLS1:   return "TLSv1";
+    case PJ_SSL_SOCK_PROTO_TLS1_1: return "TLSv1.1";
+    case PJ_SSL_SOCK_PROTO_TLS1_2: return "TLSv1.2";
+    case PJ_SSL_SOCK_PROTO_TLS1_3: return "TLSv1.3";
+    }
+    return "";
+}
+
+/* "name=value" lines; line breaks inside a value become spaces. */
+static size_t tls_line(char *out, size_t size, size_t at, const char *name,
+                       const char *value, size_t length)
+{
+    int n = snprintf(out + at, size - at, "%s=%.*s", name, (int)length, value);
+    size_t end;
+
+    if (n < 0 || (size_t)n + 2 > size - at)
+        return at;
+    end = at + (size_t)n;
+    for (size_t i = at; i < end; i++)
+        if (out[i] == '\n' || out[i] == '\r' || out[i] == '\0')
+            out[i] = ' ';
+    out[end++] = '\n';
+    return end;
+}
+
+static size_t describe_tls(const pjsip_transport_state_info *info, char *out,
+                           size_t size, uint32_t *verify_status)
+{
+    const pjsip_tls_state_info *tls = info->ext_info;
+    const pj_ssl_sock_info *ssl = tls ? tls->ssl_sock_info : NULL;
+    const pj_ssl_cert_info *cert;
+    const char *text;
+    char number[24];
+    size_t at = 0;
+
+    if (!ssl)
+        return 0;
+    *verify_status = ssl->verify_status;
+    if (ssl->established) {
+        text = tls_version(ssl->proto);
+        at = tls_line(out, size, at, "protocol", text, strlen(text));
+        text = pj_ssl_cipher_name(ssl->cipher);
+        if (text)
+            at = tls_line(out, size, at, "cipher", text, strlen(text));
+    }
+    cert = ssl->remote_cert_info;
+    if (!cert || !cert->subject.info.slen)
+        return at;
+    at = tls_line(out, size, at, "subject", cert->subject.info.ptr,
+                  (size_t)cert->subject.info.slen);
+    at = tls_line(out, size, at, "issuer", cert->issuer.info.ptr,
+                  (size_t)cert->issuer.info.slen);
+    snprintf(number, sizeof number, "%ld", (long)cert->validity.start.sec);
+    at = tls_line(out, size, at, "not_before", number, strlen(number));
+    snprintf(number, sizeof number, "%ld", (long)cert->validity.end.sec);
+    at = tls_line(out, size, at, "not_after", number, strlen(number));
+    for (unsigned i = 0; i < cert->subj_alt_name.cnt; i++)
+        at = tls_line(out, size, at, "san",
+                      cert->subj_alt_name.entry[i].name.ptr,
+                      (size_t)cert->subj_alt_name.entry[i].name.slen);
+    return at;
+}
+#endif
+
+static void push_state(int state, pjsip_transport *tp, connection *c,
+                       pj_status_t status, const char *tls, size_t tls_length)
+{
+    char local[PJ_INET6_ADDRSTRLEN + 10], remote[PJ_INET6_ADDRSTRLEN + 10];
+    char reason[PJ_ERR_MSG_SIZE];
+    event_text text[4] = { { 0 } };
+    pjpy_event event = {
+        .kind = PJPY_EV_TRANSPORT,
+        .status = status,
+        .value = { transport_protocol(tp), state, c ? c->id : 0, 0,
+                   c ? (int32_t)c->verify_status : 0 },
+    };
+
+    pj_sockaddr_print(&tp->local_addr, local, sizeof local, 3);
+    text[0] = (event_text){ local, strlen(local) };
+    pj_addr_str_print(&tp->remote_name.host, tp->remote_name.port, remote,
+                      sizeof remote, 1);
+    text[1] = (event_text){ remote, strlen(remote) };
+    if (status != PJ_SUCCESS) {
+        pj_str_t s = pj_strerror(status, reason, sizeof reason);
+        text[2] = (event_text){ s.ptr, (size_t)s.slen };
+    }
+    text[3] = (event_text){ tls, tls_length };
+    queue_push(&event, text, NULL);
+}
+
+static void on_transport_state(pjsip_transport *tp,
+                               pjsip_transport_state state,
+                               const pjsip_transport_state_info *info)
+{
+    static const int states[] = { PJPY_TP_CONNECTED, PJPY_TP_DISCONNECTED,
+                                  PJPY_TP_SHUTDOWN, PJPY_TP_DESTROYED };
+    connection *c;
+    char tls[4096];
+    size_t tls_length = 0;
+
+    if (!(tp->flag & PJSIP_TRANSPORT_RELIABLE))
+        return;                 /* UDP has no state of its own */
+    c = connection_for(tp);
+    if (c && info->status != PJ_SUCCESS)
+        c->status = info->status;
+#if PJSIP_HAS_TLS_TRANSPORT
+    if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN)
+        tls_length = describe_tls(info, tls, sizeof tls,
+                                  c ? &c->verify_status : &(uint32_t){ 0 });
+#endif
+    push_state(states[state], tp, c, info->status, tls, tls_length);
+    if (state == PJSIP_TP_STATE_DESTROY)
+        free(map_remove(&pjpy.connections, (uint64_t)(uintptr_t)tp));
+}
+
+/* ------------------------------------------------------------ resolver */
+
+static void give_addresses(const pjsip_host_info *target, void *token,
+                           pjsip_resolver_callback *done,
+                           const char *addresses, size_t length)
+{
+    pjsip_server_addresses found = { 0 };
+    const char *p = addresses, *end = addresses + length;
+
+    while (p < end && found.count < PJSIP_MAX_RESOLVED_ADDRESSES) {
+        pj_str_t host = pj_str((char *)p);
+        int af = memchr(p, ':', (size_t)host.slen) ? pj_AF_INET6()
+                                                   : pj_AF_INET();
+        int type = target->type & ~PJSIP_TRANSPORT_IPV6;
+        int port = target->addr.port;
+
+        p += host.slen + 1;
+        if (type == PJSIP_TRANSPORT_UNSPECIFIED)
+            type = target->flag & PJSIP_TRANSPORT_SECURE ? PJSIP_TRANSPORT_TLS
+                   : target->flag & PJSIP_TRANSPORT_RELIABLE
+                       ? PJSIP_TRANSPORT_TCP
+                       : PJSIP_TRANSPORT_UDP;
+        if (af == pj_AF_INET6())
+            type |= PJSIP_TRANSPORT_IPV6;
+        if (!port)
+            port = pjsip_transport_get_default_port_for_type(
+                (pjsip_transport_type_e)type);
+        if (pj_sockaddr_init(af, &found.entry[found.count].addr, NULL,
+                             (pj_uint16_t)port) != PJ_SUCCESS ||
+            pj_inet_pton(af, &host,
+                         pj_sockaddr_get_addr(
+                             &found.entry[found.count].addr)) != PJ_SUCCESS)
+            continue;
+        found.entry[found.count].type = (pjsip_transport_type_e)type;
+        found.entry[found.count].addr_len =
+            (int)pj_sockaddr_get_len(&found.entry[found.count].addr);
+        found.entry[found.count].name = target->addr.host;
+        found.count++;
+    }
+    done(found.count ? PJ_SUCCESS : PJ_ERESOLVE, token, &found);
+}
+
+static int is_address(const pj_str_t *host)
+{
+    pj_in6_addr unused;
+
+    return pj_inet_pton(pj_AF_INET(), host, &unused) == PJ_SUCCESS ||
+           pj_inet_pton(pj_AF_INET6(), host, &unused) == PJ_SUCCESS;
+}
+
+static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
+                       const pjsip_host_info *target, void *token,
+                       pjsip_resolver_callback *done)
+{
+    const pj_str_t *host = &target->addr.host;
+    pjpy_event event = { .kind = PJPY_EV_RESOLVE,
+                         .value = { (int32_t)target->type,
+                                    target->addr.port } };
+    event_text text[4] = { { host->ptr, (size_t)host->slen } };
+    query *q;
+
+    PJ_UNUSED_ARG(resolver);
+    PJ_UNUSED_ARG(pool);
+    if (is_address(host)) {
+        char literal[PJ_INET6_ADDRSTRLEN + 1];
+        str_copy(literal, sizeof literal, host);
+        give_addresses(target, token, done, literal, strlen(literal));
+        return;
+    }
+    q = malloc(sizeof *q + (size_t)host->slen + 1);
+    if (!q) {
+        pjsip_server_addresses none = { 0 };
+        done(PJ_ENOMEM, token, &none);
+        return;
+    }
+    q->id = ++pjpy.query_id;
+    q->target = *target;
+    q->token = token;
+    q->done = done;
+    str_copy(q->host, (size_t)host->slen + 1, host);
+    q->target.addr.host = pj_str(q->host);
+    q->client = pjpy.sending;
+    if (q->client)
+        q->client->query = q;
+    q->next = pjpy.queries;
+    pjpy.queries = q;
+    event.request = q->id;
+    queue_push(&event, text, NULL);
+}
+
+static query *query_unlink(uint64_t id)
+{
+    for (query **p = &pjpy.queries; *p; p = &(*p)->next) {
+        query *q = *p;
+        if (q->id == id) {
+            *p = q->next;
+            if (q->client)
+                q->client->query = NULL;
+            return q;
+        }
+    }
+    return NULL;
+}
+
+void query_fail(query *q, pj_status_t status)
+{
+    pjsip_server_addresses none = { 0 };
+
+    query_unlink(q->id);
+    q->done(status, q->token, &none);
+    free(q);
+}
+
+static int do_resolved(command *cmd)
+{
+    query *q = query_unlink(cmd->request);
+
+    if (!q)
+        return PJPY_ESTALE;
+    give_addresses(&q->target, q->token, q->done, cmd->text, cmd->length);
+    free(q);
+    return 0;
+}
+
+uint32_t query_count(void)
+{
+    uint32_t n = 0;
+
+    for (query *q = pjpy.queries; q; q = q->next)
+        n++;
+    return n;
+}
+
+/* -------------------------------------------------------------- worker */
+
+pj_status_t transport_open(void)
+{
+    static pjsip_ext_resolver resolver = { on_resolve };
+    pjsip_tpmgr *manager = pjsip_endpt_get_tpmgr(pjpy.endpoint);
+    pj_status_t status =
+        pjsip_tpmgr_set_state_cb(manager, on_transport_state);
+
+    if (status == PJ_SUCCESS)
+        status = pjsip_endpt_set_ext_resolver(pjpy.endpoint, &resolver);
+    return status;
+}
+
+static void close_each(void *object)
+{
+    transport *t = object;
+
+    handle_free(t->handle, OBJ_TRANSPORT);
+    transport_free(t);
+}
+
+static void connection_free(void *value)
+{
+    free(value);
+}
+
+void transport_free_all(void)
+{
+    handle_each(OBJ_TRANSPORT, close_each);
+    pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint), NULL);
+    map_each(&pjpy.connections, connection_free);
+    while (pjpy.queries) {
+        query *q = pjpy.queries;
+        pjpy.queries = q->next;
+        free(q);
+    }
+}
+
+int transport_command(command *cmd)
+{
+    switch (cmd->kind) {
+    case CMD_LISTEN:
+        return do_listen(cmd, cmd->sync->in, cmd->sync->out);
+    case CMD_TRANSPORT_CLOSE:
+        return do_close(cmd->handle);
+    default:
+        return do_resolved(cmd);
+    }
+}
+
+/* -------------------------------------------------------- from Python */
+
+int pjpy_listen(int protocol, const char *host, int port, const pjpy_tls *tls,
+                pjpy_listening *result)
+{
+    command *cmd = command_new(CMD_LISTEN, host, strlen(host));
+
+    if (cmd) {
+        cmd->what = protocol;
+        cmd->value = (uint32_t)port;
+    }
+    return command_call(cmd, (void *)tls, result);
+}
+
+int pjpy_transport_close(uint64_t handle)
+{
+    command *cmd = command_new(CMD_TRANSPORT_CLOSE, NULL, 0);
+
+    if (cmd)
+        cmd->handle = handle;
+    return command_call(cmd, NULL, NULL);
+}
+
+int pjpy_resolved(uint64_t id, const char *addresses, size_t length)
+{
+    command *cmd = command_new(CMD_RESOLVED, addresses, length);
+
+    if (cmd)
+        cmd->request = id;
+    return command_post(cmd);
+}

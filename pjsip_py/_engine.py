@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Events from the worker to Python objects, by one of three ways of driving.
+
+``thread``   a thread of ours waits in C and delivers (sync programs)
+``asyncio``  the running loop watches the wake descriptor and delivers
+``manual``   whoever calls ``dispatch()``, or waits in ``result()``, delivers
+
+Whichever it is, one thread delivers at a time, in the order in which the worker queued.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import _ffi
+from ._operation import Operation
+
+if TYPE_CHECKING:
+    import asyncio
+
+_log = logging.getLogger("pjsip")
+# PJSIP's levels: 1 error, 2 warning, 3 info, 4 debug, 5 trace.
+_LEVELS = {0: logging.CRITICAL, 1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO}
+
+
+class Receiver(Protocol):
+    """An object that owns a handle."""
+
+    def _receive(self, record: _ffi.Record) -> None: ...
+    def _orphan(self) -> None: ...
+
+
+class Engine:
+    """One run of the C engine, from open to close."""
+
+    def __init__(self, config: dict[str, Any], deliver: Callable[[_ffi.Record], None]) -> None:
+        self._deliver_other = deliver
+        self.receivers: dict[int, Receiver] = {}
+        self._requests = count(1)
+        self._buffer = _ffi.EventBuffer()
+        self._records: deque[_ffi.Record] = deque()
+        self._delivering = threading.RLock()
+        self._delivering_thread: int | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: int | None = None
+        self.late_events = 0
+        self.closed = False
+        _ffi.start(config)
+
+    # -- driving ----------------------------------------------------------------------------------
+
+    def drive_by_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="pjsip_py-events", daemon=True)
+        self._thread.start()
+
+    def drive_by_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        loop.add_reader(_ffi.event_fd(), self._on_readable)
+
+    def _run(self) -> None:
+        while not self.closed:
+            # No timeout would be as good; this bounds a lost wake-up, which there must not be.
+            self.dispatch(60.0)
+
+    def _on_readable(self) -> None:
+        self.dispatch(0.0)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop
+
+    def pumped_by_caller(self) -> bool:
+        return self._thread is None and self._loop is None and not self.is_delivering_here()
+
+    def is_delivering_here(self) -> bool:
+        """Whether this thread is the one through which events come."""
+        here = threading.get_ident()
+        return here in (self._delivering_thread, self._loop_thread)
+
+    def dispatch(self, timeout: float) -> int:
+        """Wait up to *timeout* seconds for events and deliver them; how many there were."""
+        with self._delivering:
+            records = self._buffer.take(timeout)
+            self._records.extend(records)
+            outer = self._delivering_thread
+            self._delivering_thread = threading.get_ident()
+            try:
+                while self._records:
+                    self._deliver(self._records.popleft())
+            finally:
+                self._delivering_thread = outer
+        return len(records)
+
+    def pump_until(self, done: Callable[[], bool], timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done():
+            left = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+            if left <= 0:
+                return
+            self.dispatch(left)
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def _deliver(self, record: _ffi.Record) -> None:
+        if record.kind == _ffi.EV_LOG:
+            text = _ffi.text_of(record.text[0]).strip()
+            _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
+        elif record.handle:
+            receiver = self.receivers.get(record.handle)
+            if receiver is None:
+                self.late_events += 1
+            else:
+                receiver._receive(record)
+        else:
+            self._deliver_other(record)
+
+    def next_request(self) -> int:
+        return next(self._requests)
+
+    # -- closing ----------------------------------------------------------------------------------
+
+    def wait(self, operations: list[Operation[Any]], timeout: float) -> None:
+        """Wait for all of *operations*, on any thread, the delivering one included."""
+        deadline = time.monotonic() + timeout
+        for operation in operations:
+            left = max(0.0, deadline - time.monotonic())
+            if self._thread is None or self.is_delivering_here():
+                self.pump_until(operation.done, left)
+            else:
+                with suppress(TimeoutError, CancelledError):
+                    operation.exception(left)
+
+    def close(self, timeout: float) -> bool:
+        """Stop the worker, deliver what is left, and end every Operation; False on a time-out."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(_ffi.event_fd())
+        stopped = _ffi.stop(timeout)
+        self.closed = True
+        _ffi.interrupt()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and not _ffi.forked():
+            thread.join(timeout)
+        if not _ffi.forked() and (thread is None or not thread.is_alive()):
+            while self.dispatch(0.0):
+                pass
+        for receiver in list(self.receivers.values()):
+            receiver._orphan()
+        self.receivers.clear()
+        return stopped

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The border to C: the only module that imports ``ffi`` and ``lib``.
+
+Everything below is a thin, checked call.  None of the C functions enters PJSIP; they put a
+command on the worker's queue or take events from it, so any thread may call them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, NamedTuple
+
+from . import errors
+from ._pjsip import ffi, lib
+
+EV_REG_STARTED: int = lib.PJPY_EV_REG_STARTED
+EV_REG_STATE: int = lib.PJPY_EV_REG_STATE
+EV_DONE: int = lib.PJPY_EV_DONE
+EV_TRANSPORT: int = lib.PJPY_EV_TRANSPORT
+EV_RESOLVE: int = lib.PJPY_EV_RESOLVE
+EV_MESSAGE: int = lib.PJPY_EV_MESSAGE
+EV_LOG: int = lib.PJPY_EV_LOG
+EV_DROPPED: int = lib.PJPY_EV_DROPPED
+
+F_RENEWAL: int = lib.PJPY_F_RENEWAL
+F_UNREGISTER: int = lib.PJPY_F_UNREGISTER
+F_LOCAL: int = lib.PJPY_F_LOCAL
+F_TIMEOUT: int = lib.PJPY_F_TIMEOUT
+F_CANCELLED: int = lib.PJPY_F_CANCELLED
+F_DOWNGRADE: int = lib.PJPY_F_DOWNGRADE
+F_OUTGOING: int = lib.PJPY_F_OUTGOING
+
+REGISTER: int = lib.PJPY_REGISTER
+UNREGISTER: int = lib.PJPY_UNREGISTER
+UNREGISTER_ALL: int = lib.PJPY_UNREGISTER_ALL
+SET_CONTACTS: int = lib.PJPY_SET_CONTACTS
+SET_EXPIRES: int = lib.PJPY_SET_EXPIRES
+SET_CREDENTIALS: int = lib.PJPY_SET_CREDENTIALS
+
+PROTOCOLS: dict[str, int] = {
+    "udp": lib.PJPY_PROTOCOL_UDP,
+    "tcp": lib.PJPY_PROTOCOL_TCP,
+    "tls": lib.PJPY_PROTOCOL_TLS,
+}
+IPV6: int = lib.PJPY_PROTOCOL_IPV6
+PROTOCOL_NAMES: dict[int, str] = {
+    number | family: name for name, number in PROTOCOLS.items() for family in (0, IPV6)
+}
+
+TRANSPORT_STATES: dict[int, str] = {
+    lib.PJPY_TP_CONNECTED: "connected",
+    lib.PJPY_TP_DISCONNECTED: "disconnected",
+    lib.PJPY_TP_SHUTDOWN: "shutdown",
+    lib.PJPY_TP_DESTROYED: "destroyed",
+}
+
+ALGORITHMS: dict[int, str] = {
+    lib.PJPY_ALG_NONE: "",
+    lib.PJPY_ALG_MD5: "MD5",
+    lib.PJPY_ALG_SHA256: "SHA-256",
+    lib.PJPY_ALG_SHA512_256: "SHA-512-256",
+    lib.PJPY_ALG_OTHER: "other",
+}
+ALGORITHM_NUMBERS: dict[str, int] = {name: number for number, name in ALGORITHMS.items()}
+
+NO_EXPIRES = 0xFFFFFFFF
+
+# C's pjpy_event without the strings that follow it.
+_EVENT = struct.Struct("=IHHQQQqqii6i4I")
+assert _EVENT.size == ffi.sizeof("pjpy_event")
+
+_forked = False
+
+
+def _mark_child() -> None:
+    global _forked
+    _forked = bool(lib.pjpy_running())
+
+
+os.register_at_fork(after_in_child=_mark_child)
+
+
+class Record(NamedTuple):
+    """One event as C wrote it; ``value`` and ``text`` mean what shim.cdef.h says per kind."""
+
+    kind: int
+    flags: int
+    seq: int
+    handle: int
+    request: int
+    monotonic: float
+    wall: float
+    status: int
+    code: int
+    value: tuple[int, ...]
+    text: tuple[bytes, bytes, bytes, bytes]
+
+
+def text_of(raw: bytes) -> str:
+    """SIP text is UTF-8; what is not arrives as Latin-1, never as an error."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def check(status: int, operation: str) -> int:
+    """Raise the exception that *status* stands for, unless it is success."""
+    if status == 0:
+        return 0
+    if _forked or status == lib.PJPY_EFORKED:
+        raise errors.ForkedError(
+            f"{operation}: this process was forked from the one that opened the endpoint; "
+            "open an Endpoint of its own in a child started with multiprocessing 'spawn'"
+        )
+    if status == lib.PJPY_ECLOSED:
+        raise errors.ClosedError(f"{operation}: the endpoint is closed")
+    if status == lib.PJPY_ESTALE:
+        raise errors.ClosedError(f"{operation}: the object is closed")
+    if status == lib.PJPY_EBUSY:
+        raise errors.EndpointBusyError("another Endpoint is open in this process: close it first")
+    if status == lib.PJPY_ENOMEM:
+        raise MemoryError(operation)
+    if status < 0:
+        raise errors.NativeError(f"{operation}: error {status} of the C shim", status=status)
+    raise errors.from_status(status, strerror(status), operation)
+
+
+def strerror(status: int) -> str:
+    """PJSIP's own words for *status*; needs an open endpoint."""
+    buffer = ffi.new("char[]", 160)
+    if lib.pjpy_strerror(status, buffer, 160) != 0:
+        return f"status {status}"
+    return text_of(ffi.string(buffer))
+
+
+# -- engine ---------------------------------------------------------------------------------------
+
+
+def start(config: dict[str, Any]) -> None:
+    user_agent = ffi.new("char[]", config.pop("user_agent").encode())
+    check(lib.pjpy_start(ffi.new("pjpy_config *", {**config, "user_agent": user_agent})), "open")
+
+
+def stop(timeout: float) -> bool:
+    """False when the worker did not end in time."""
+    if _forked:
+        return True
+    return bool(lib.pjpy_stop(milliseconds(timeout)) != lib.PJPY_ETIMEDOUT)
+
+
+def forked() -> bool:
+    return _forked
+
+
+def event_fd() -> int:
+    fd: int = lib.pjpy_event_fd()
+    if fd < 0:
+        check(fd, "fileno")
+    return fd
+
+
+def interrupt() -> None:
+    lib.pjpy_interrupt()
+
+
+def milliseconds(seconds: float) -> int:
+    return max(0, min(0x7FFFFFFF, round(seconds * 1000)))
+
+
+class EventBuffer:
+    """Takes whole batches of records with one call."""
+
+    def __init__(self, size: int = 1 << 17) -> None:
+        self._buffer = ffi.new("char[]", size)
+        self._size = size
+
+    def take(self, timeout: float) -> list[Record]:
+        taken = lib.pjpy_take(self._buffer, self._size, milliseconds(timeout))
+        if taken < 0:
+            self._size = -taken
+            self._buffer = ffi.new("char[]", self._size)
+            taken = lib.pjpy_take(self._buffer, self._size, 0)
+        if taken <= 0:
+            return []
+        data = ffi.buffer(self._buffer, taken)[:]
+        records = []
+        offset = 0
+        while offset < taken:
+            f = _EVENT.unpack_from(data, offset)
+            a = offset + 96
+            b = a + f[16]
+            c = b + f[17]
+            d = c + f[18]
+            records.append(
+                Record(
+                    f[1],
+                    f[2],
+                    f[3],
+                    f[4],
+                    f[5],
+                    f[6] / 1e9,
+                    f[7] / 1e9,
+                    f[8],
+                    f[9],
+                    f[10:16],
+                    (data[a:b], data[b:c], data[c:d], data[d : d + f[19]]),
+                )
+            )
+            offset += f[0]
+        return records
+
+
+def set_trace(on: bool) -> None:
+    check(lib.pjpy_set_trace(int(on)), "trace")
+
+
+def stats() -> dict[str, int]:
+    out = ffi.new("pjpy_stats *")
+    check(lib.pjpy_get_stats(out), "stats")
+    return {name: int(getattr(out, name)) for name, _ in ffi.typeof("pjpy_stats").fields}
+
+
+def last_assertion() -> str:
+    return text_of(ffi.string(lib.pjpy_last_assertion()))
+
+
+# -- transports -----------------------------------------------------------------------------------
+
+
+class Listening(NamedTuple):
+    handle: int
+    host: str
+    port: int
+    published: str
+
+
+def listen(
+    protocol: str, host: str, port: int, ipv6: bool, tls: dict[str, Any] | None, operation: str
+) -> Listening:
+    keep = []
+    c_tls = ffi.NULL
+    if tls is not None:
+        fields = {}
+        for name, value in tls.items():
+            if isinstance(value, str):
+                value = ffi.new("char[]", value.encode())
+                keep.append(value)
+            fields[name] = value
+        c_tls = ffi.new("pjpy_tls *", fields)
+    out = ffi.new("pjpy_listening *")
+    number = PROTOCOLS[protocol] | (IPV6 if ipv6 else 0)
+    address = ffi.new("char[]", host.encode())
+    check(lib.pjpy_listen(number, address, port, c_tls, out), operation)
+    return Listening(
+        out.handle, text_of(ffi.string(out.host)), out.port, text_of(ffi.string(out.published))
+    )
+
+
+def transport_close(handle: int) -> None:
+    check(lib.pjpy_transport_close(handle), "close")
+
+
+def resolved(query: int, addresses: list[str]) -> None:
+    text = "".join(address + "\0" for address in addresses).encode()
+    lib.pjpy_resolved(query, text, len(text))  # the query may be gone: nobody to tell
+
+
+# -- registration ---------------------------------------------------------------------------------
+
+
+def client_create(
+    strings: list[str],
+    *,
+    contacts: int,
+    routes: int,
+    headers: int,
+    credentials: int,
+    expires: int,
+    min_algorithm: int,
+    transport: int,
+) -> int:
+    text = ffi.from_buffer(("\0".join(strings) + "\0").encode())
+    handle = ffi.new("uint64_t *")
+    registration = ffi.new(
+        "pjpy_registration *",
+        (text, len(text), contacts, routes, headers, credentials, expires, min_algorithm, transport),
+    )
+    check(lib.pjpy_client_create(registration, handle), "registration")
+    return int(handle[0])
+
+
+def client_request(
+    handle: int,
+    request: int,
+    what: int,
+    *,
+    value: int = 0,
+    timeout: float = 0.0,
+    strings: list[str] | None = None,
+    count: int = 0,
+) -> None:
+    text = ("\0".join(strings) + "\0").encode() if strings else b""
+    check(
+        lib.pjpy_client_request(
+            handle, request, what, value, milliseconds(timeout), text, len(text), count
+        ),
+        "request",
+    )
+
+
+def client_cancel(handle: int, request: int) -> None:
+    lib.pjpy_client_cancel(handle, request)  # too late is no error
+
+
+def client_destroy(handle: int) -> None:
+    lib.pjpy_client_destroy(handle)  # closed with its endpoint already: as good
+
+
+def client_info(handle: int) -> dict[str, Any]:
+    out = ffi.new("pjpy_info *")
+    check(lib.pjpy_client_info(handle, out), "info")
+    info: dict[str, Any] = {
+        name: getattr(out, name) for name, _ in ffi.typeof("pjpy_info").fields if name != "call_id"
+    }
+    info["call_id"] = text_of(ffi.string(out.call_id))
+    return info
+
+
+# -- build ----------------------------------------------------------------------------------------
+
+
+def redact(message: bytes) -> bytes:
+    """The redaction that C applies to traces and logs, for texts that Python makes."""
+    buffer = ffi.new("char[]", message)
+    return bytes(ffi.buffer(buffer, lib.pjpy_redact(buffer, len(message))))
+
+
+def build_info() -> dict[str, Any]:
+    text = text_of(ffi.string(lib.pjpy_build_info()))
+    head, _, patches = text.partition("patches=")
+    info: dict[str, Any] = {"pjsip_version": text_of(ffi.string(lib.pjpy_version())), "limits": {}}
+    for line in head.splitlines():
+        name, _, value = line.partition("=")
+        if name.startswith("limit."):
+            info["limits"][name[6:]] = int(value)
+        else:
+            info[name] = value
+    info["patches"] = tuple(patches.split())
+    return info

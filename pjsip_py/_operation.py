@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The result that is not there yet: blocking, awaitable, cancellable."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .errors import WouldBlockError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._engine import Engine
+
+T = TypeVar("T")
+_log = logging.getLogger("pjsip_py")
+
+# One lock for all: it guards a few assignments, and an Operation stays small.
+_lock = threading.Lock()
+
+
+class Operation(Generic[T]):
+    """One request under way.
+
+    ``result()`` blocks and ``await`` awaits; both raise what the request failed with.  A failure
+    that nobody asked for is logged when the Operation goes away.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_callbacks",
+        "_cancel",
+        "_engine",
+        "_error",
+        "_event",
+        "_name",
+        "_retrieved",
+        "_state",
+        "_value",
+        "request",
+    )
+
+    def __init__(self, engine: Engine, name: str, request: int = 0) -> None:
+        self._engine = engine
+        self._name = name
+        self.request = request
+        self._state = "pending"
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._event: threading.Event | None = None
+        self._callbacks: list[Callable[[Operation[T]], object]] | None = None
+        self._cancel: Callable[[], object] | None = None
+        self._retrieved = False
+
+    def done(self) -> bool:
+        return self._state != "pending"
+
+    def cancelled(self) -> bool:
+        return self._state == "cancelled"
+
+    def cancel(self) -> bool:
+        """Ask for an end; False when it is already done.
+
+        The transaction in flight is terminated; the Operation then raises CancelledError, unless
+        the answer was faster.
+        """
+        if self.done():
+            return False
+        if self._cancel is not None:
+            self._cancel()
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait up to *timeout* seconds (None: for ever) and give the value or raise.
+
+        :raises TimeoutError: it is still pending; the request itself goes on.
+        :raises WouldBlockError: called where the answer is delivered, that is from an event
+            handler or from the running event loop, so that it could never come.
+        """
+        self._wait(timeout)
+        self._retrieved = True
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self = None  # type: ignore[assignment]  # no cycle through the traceback
+        return self._value  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait like :meth:`result` and give the exception, or None."""
+        self._wait(timeout)
+        self._retrieved = True
+        if self.cancelled():
+            raise CancelledError
+        return self._error
+
+    def add_done_callback(self, callback: Callable[[Operation[T]], object]) -> None:
+        """Call *callback* with this Operation once it is done, or now if it is."""
+        with _lock:
+            if not self.done():
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.done():
+            return
+        if self._engine.pumped_by_caller():
+            self._engine.pump_until(self.done, timeout)
+        else:
+            if self._engine.is_delivering_here():
+                raise WouldBlockError(
+                    f"{self._name}: result() here would wait for itself: await it, or use "
+                    "add_done_callback()"
+                )
+            with _lock:
+                if not self.done() and self._event is None:
+                    self._event = threading.Event()
+            if self._event is not None:
+                self._event.wait(timeout)
+        if not self.done():
+            raise TimeoutError(f"{self._name}: no outcome within {timeout:g} s; it goes on")
+
+    def _finish(self, value: T | None, error: BaseException | None) -> None:
+        with _lock:
+            if self.done():
+                return
+            self._value, self._error = value, error
+            self._state = "cancelled" if isinstance(error, CancelledError) else "done"
+            callbacks, self._callbacks = self._callbacks, None
+            self._cancel = None
+            event = self._event
+        if event is not None:
+            event.set()
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:
+                _log.exception("a done callback of %s failed", self._name)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # who awaits has it; who does not is spared its import
+
+        if not self.done():
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+
+            def wake() -> None:
+                if not future.done():
+                    future.set_result(None)
+
+            def on_done(_: Operation[T]) -> None:
+                try:
+                    loop.call_soon_threadsafe(wake)
+                except RuntimeError:  # the loop has closed: nobody waits any more
+                    pass
+
+            self.add_done_callback(on_done)
+            try:
+                yield from future.__await__()
+            except asyncio.CancelledError:
+                self._retrieved = True
+                self.cancel()
+                raise
+        self._retrieved = True
+        if self.cancelled():
+            raise asyncio.CancelledError
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+    def __del__(self) -> None:
+        error = self._error
+        if error is not None and not self._retrieved and not self.cancelled():
+            _log.warning("%s failed and nobody asked: %s", self._name, error)
+
+    def __repr__(self) -> str:
+        return f"<Operation {self._name} {self._state}>"

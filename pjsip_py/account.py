@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Account: an AOR that is to be reachable, in pjsua's words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from ._operation import Operation
+from .auth import Credentials
+from .errors import ConfigError
+from .events import Event, RegistrationResult, RegStarted, RegState
+from .message import Binding
+from .regc import RegistrationClient, check_config
+from .tls import TlsConfig
+from .transport import Transport
+from .uri import default_registrar, parse_aor
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint, EventStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountConfig:
+    """Everything that makes an account; checked when it is made.
+
+    :raises InvalidUriError: a URI; :raises ConfigError: any other field, by its name.
+    """
+
+    aor: str  #: address of record, ``sip:user@domain`` (pjsua: ``id``)
+    registrar: str | None = None  #: default: the AOR's domain (pjsua: ``reg_uri``)
+    credentials: Credentials | Sequence[Credentials] = ()
+    expires: int = 300  #: seconds asked for (pjsua: ``reg_timeout``)
+    timeout: float | None = None  #: seconds for one request; default: SIP timer F, 32 s
+    transport: Transport | None = None
+    route: Sequence[str] = ()  #: Route headers (pjsua: ``proxy``)
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    contacts: Sequence[str] | None = None  #: instead of one of our making (``force_contact``)
+    contact_params: Mapping[str, str | None] | str = ""  #: after the Contact's URI
+    contact_uri_params: Mapping[str, str | None] | str = ""  #: inside it (RFC 8599 push)
+    display_name: str = ""
+    from_uri: str | None = None  #: third-party registration: From differs from To
+    tls: TlsConfig | None = None
+
+    def __post_init__(self) -> None:
+        self._checked()
+
+    def _registrar(self) -> str:
+        if self.registrar is not None:
+            return self.registrar
+        return default_registrar(parse_aor("aor", self.aor)).text
+
+    def _checked(self) -> Any:
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        options["registrar"] = self._registrar()
+        return check_config(options.pop("registrar"), options.pop("aor"), **options)
+
+
+def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountConfig:
+    if isinstance(aor, AccountConfig):
+        if options:
+            raise ConfigError("give an AccountConfig or its fields, not both")
+        return aor
+    known = [f.name for f in fields(AccountConfig)]
+    for name in options:
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, 1)
+            raise ConfigError(
+                f"unknown field {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+            )
+    return AccountConfig(aor=aor, **options)
+
+
+class Account:
+    """One AOR kept registered; made by :meth:`Endpoint.add_account`.
+
+    Subclass it and override :meth:`on_reg_started` and :meth:`on_reg_state` for the style of
+    PJSUA2, or give handlers, or iterate over :meth:`events`.
+    """
+
+    def __init__(self, endpoint: Endpoint, config: AccountConfig) -> None:
+        self._endpoint = endpoint
+        self.config = config
+        self.client = RegistrationClient(endpoint, config._checked(), self)
+        #: idle, registering, registered, unregistering, unregistered or failed
+        self.state = "idle"
+        #: time.time() at which the binding ends, None without one
+        self.expires_at: float | None = None
+        #: time.time() of the next refresh, None without one
+        self.refresh_at: float | None = None
+        self._last: RegState | None = None
+        self._handlers: list[Callable[[RegState], object]] = []
+        self._registered: list[Operation[RegistrationResult]] = []
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def aor(self) -> str:
+        return self.config.aor
+
+    @property
+    def registrar(self) -> str:
+        return self.client.registrar
+
+    @property
+    def closed(self) -> bool:
+        return self.client.closed
+
+    @property
+    def registered(self) -> bool:
+        return self.expires_at is not None and self.expires_at > time.time()
+
+    @property
+    def binding(self) -> Binding | None:
+        """Our own Contact as the registrar listed it last, None when not registered."""
+        if self._last is None or not self.registered:
+            return None
+        own = {contact.partition("<")[2].partition(">")[0] for contact in self.client.contacts}
+        return next((b for b in self._last.bindings if b.uri in own), None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self.state
+        return f"<{type(self).__name__} {self.aor} {state}>"
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def register(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
+        """Register, and let PJSIP refresh; see :meth:`RegistrationClient.register`."""
+        return self.client.register(timeout=timeout)
+
+    def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
+        """Remove our binding and stop refreshing."""
+        return self.client.unregister(timeout=timeout)
+
+    def wait_registered(self, timeout: float | None = None) -> Any:
+        """Wait until registered: at once if so, else for the next success.
+
+        Blocks and returns the :class:`RegistrationResult`; inside a running event loop it
+        returns something to ``await`` instead.
+
+        :raises TimeoutError: not registered within *timeout* seconds.
+        """
+        operation: Operation[RegistrationResult] = Operation(
+            self.client._engine, f"wait_registered {self.aor}"
+        )
+        if self.registered and self._last is not None:
+            operation._finish(_result_of(self._last), None)
+        else:
+            self._registered.append(operation)
+        if self._endpoint._in_running_loop():
+            import asyncio
+
+            return asyncio.wait_for(operation, timeout)
+        return operation.result(timeout)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def on_reg_state(self, event: Any) -> Any:
+        """A hook to override, ``def on_reg_state(self, event)``; also takes a handler to add.
+
+        Given a callable, as in ``acc.on_reg_state(handler)`` or as a decorator, it adds that as
+        a handler.
+        """
+        if isinstance(event, RegState):
+            return None
+        return self.add_handler(event)
+
+    def add_handler(self, handler: Callable[[RegState], object]) -> Callable[[RegState], object]:
+        """Call *handler* with every :class:`RegState` of this account."""
+        self._endpoint._check_handler(handler)
+        self._handlers.append(handler)
+        return handler
+
+    def on_reg_started(self, event: RegStarted) -> None:
+        """A hook to override: a REGISTER is about to leave."""
+
+    def events(self) -> EventStream:
+        """This account's events from now on, to iterate over, ``for`` or ``async for``."""
+        return self.client.events()
+
+    def _before_handlers(self, event: Event) -> None:
+        if isinstance(event, RegStarted):
+            self.state = "unregistering" if event.is_unregister else "registering"
+        elif isinstance(event, RegState):
+            self._note(event)
+
+    def _note(self, event: RegState) -> None:
+        now = event.time.wall
+        if event.error is not None:
+            self.state = "failed"
+            self.refresh_at = None
+        elif event.is_unregister:
+            self.state = "unregistered"
+            self.expires_at = self.refresh_at = None
+        else:
+            self.state = "registered"
+            self._last = event
+            self.expires_at = now + (event.expires or 0)
+            self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
+            waiting, self._registered = self._registered, []
+            for operation in waiting:
+                operation._finish(_result_of(event), None)
+
+    def _call_handlers(self, event: Event) -> None:
+        if isinstance(event, RegStarted):
+            self._endpoint._call(self.on_reg_started, event)
+        elif isinstance(event, RegState):
+            if type(self).on_reg_state is not Account.on_reg_state:
+                self._endpoint._call(self.on_reg_state, event)
+            for handler in tuple(self._handlers):
+                self._endpoint._call(handler, event)
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Forget the account without a word to the registrar; ``unregister()`` first to leave.
+
+        Safe to call twice, from a handler and from any thread.
+        """
+        self.client.close()
+        self._endpoint._account_closed(self)
+        waiting, self._registered = self._registered, []
+        for operation in waiting:
+            operation._finish(None, errors.ClosedError(f"{self!r}"))
+
+
+def _result_of(event: RegState) -> RegistrationResult:
+    assert event.response is not None
+    return RegistrationResult(
+        code=event.code,
+        reason=event.reason,
+        expires=event.expires or 0,
+        response=event.response,
+        algorithm=event.algorithm,
+    )

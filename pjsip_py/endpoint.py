@@ -1,0 +1,720 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Endpoint: the one PJSIP of this process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from . import _ffi, errors
+from ._engine import Engine
+from ._resolve import Resolver, local_address_towards
+from .account import Account, AccountConfig, make_config
+from .auth import Credentials
+from .errors import ClosedError, ConfigError, EndpointBusyError, ForkedError, PjsipError
+from .events import (
+    CallbackFailed,
+    Event,
+    EventsDropped,
+    EventTime,
+    SipMessage,
+    TransportState,
+)
+from .regc import RegistrationClient, check_config
+from .tls import TlsConfig
+from .transport import Transport, check_listen
+from .uri import check_int, check_seconds, check_text
+
+if TYPE_CHECKING:
+    import asyncio
+
+_log = logging.getLogger("pjsip_py")
+
+E = TypeVar("E", bound=Event)
+A = TypeVar("A", bound=Account)
+
+MAX_CALLBACK_ERRORS = 100
+
+
+def _default_user_agent() -> str:
+    from . import __version__
+
+    return f"pjsip_py/{__version__} PJSIP/{_ffi.build_info()['pjsip_version']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """Settings of the SIP stack; all times in seconds."""
+
+    user_agent: str | None = None  #: None: pjsip_py and PJSIP with versions; "": no header
+    worker_tick: float = 1.0  #: longest sleep of the worker; it wakes at once for work anyway
+    t1: float = 0.5  #: RFC 3261 timer T1, the round-trip estimate
+    t2: float = 4.0  #: T2, the longest retransmit interval
+    t4: float = 5.0  #: T4, how long a message may stay in the network
+    td: float = 32.0  #: timers B, D, F: how long a request waits for its answer
+    log_level: int = 3  #: PJSIP's, 0 none to 5 trace, to the logger "pjsip"
+    seed: int | None = None  #: makes Call-ID, tags, branches and CSeq follow from it: tests only
+    trace: bool = False  #: deliver every message as SipMessage
+    trace_limit: int = 4 << 20  #: bytes of trace and log records that may wait
+    event_limit: int = 64 << 20  #: bytes of outcomes before refreshes of one client are merged
+
+    def __post_init__(self) -> None:
+        if self.user_agent is not None:
+            check_text("user_agent", self.user_agent, maximum=200)
+        check_seconds("worker_tick", self.worker_tick, 0.001, 60)
+        for name in ("t1", "t2", "t4", "td"):
+            check_seconds(name, getattr(self, name), 0.001, 600)
+        check_int("log_level", self.log_level, 0, 5)
+        if self.seed is not None:
+            check_int("seed", self.seed, 0, 2**64 - 1)
+        check_int("trace_limit", self.trace_limit, 0, 2**32 - 1)
+        check_int("event_limit", self.event_limit, 4096, 2**32 - 1)
+
+    def _c_fields(self) -> dict[str, Any]:
+        user_agent = _default_user_agent() if self.user_agent is None else self.user_agent
+        return {
+            "user_agent": user_agent,
+            "tick_ms": _ffi.milliseconds(self.worker_tick),
+            "t1_ms": _ffi.milliseconds(self.t1),
+            "t2_ms": _ffi.milliseconds(self.t2),
+            "t4_ms": _ffi.milliseconds(self.t4),
+            "td_ms": _ffi.milliseconds(self.td),
+            "log_level": self.log_level,
+            "trace": int(self.trace),
+            "seeded": int(self.seed is not None),
+            "seed": self.seed or 0,
+            "droppable_limit": self.trace_limit,
+            "outcome_limit": self.event_limit,
+        }
+
+
+class EventStream:
+    """Events in order, for ``for`` and ``async for``; ends when its source closes."""
+
+    def __init__(self, endpoint: Endpoint, register: list[EventStream]) -> None:
+        self._endpoint = endpoint
+        self._queue: deque[Event] = deque()
+        self._arrived = threading.Condition()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._register = register
+        self._closed = False
+        register.append(self)
+
+    def _push(self, event: Event) -> None:
+        with self._arrived:
+            self._queue.append(event)
+            self._wake()
+
+    def _wake(self) -> None:
+        self._arrived.notify_all()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            loop, future = waiter
+            try:
+                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+            except RuntimeError:
+                pass  # the loop has closed: nobody waits any more
+
+    def close(self) -> None:
+        """End the iteration once what has arrived is read."""
+        with self._arrived:
+            self._closed = True
+            self._wake()
+        if self in self._register:
+            self._register.remove(self)
+
+    def get(self, timeout: float | None = None) -> Event:
+        """The next event; :raises TimeoutError: none within *timeout* seconds;
+        :raises ClosedError: none will come."""
+        engine = self._endpoint._engine
+        if engine is not None and engine.pumped_by_caller():
+            engine.pump_until(lambda: bool(self._queue) or self._closed, timeout)
+        elif engine is not None and engine.is_delivering_here() and not self._queue:
+            raise errors.WouldBlockError("waiting for an event where events are delivered")
+        with self._arrived:
+            self._arrived.wait_for(lambda: bool(self._queue) or self._closed, timeout)
+            if self._queue:
+                return self._queue.popleft()
+        if self._closed:
+            raise ClosedError("the source of these events is closed")
+        raise TimeoutError(f"no event within {timeout:g} s")
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return self.get()
+        except ClosedError:
+            raise StopIteration from None
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        import asyncio
+
+        while True:
+            with self._arrived:
+                if self._queue:
+                    return self._queue.popleft()
+                if self._closed:
+                    raise StopAsyncIteration
+                loop = asyncio.get_running_loop()
+                future: asyncio.Future[None] = loop.create_future()
+                self._waiter = (loop, future)
+            await future
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_open_endpoint: Endpoint | None = None
+_open_lock = threading.Lock()
+
+
+class Endpoint:
+    """The SIP stack of this process: transports, registrations, accounts.
+
+    ``with`` delivers events on a thread of its own, ``async with`` on the running loop;
+    ``dispatch="manual"`` leaves it to :meth:`dispatch`, called when :meth:`fileno` is readable
+    (a GUI's or any other loop).  Without a ``with``, :meth:`open` or the first use starts it.
+
+    One endpoint can be open in a process; after :meth:`close` it, or another, may be opened.
+
+    :param config: an :class:`EndpointConfig`; its fields may be given as keywords instead.
+    :param strict: raise a handler's exception from the next call, dispatch or close.
+    :raises EndpointBusyError: another endpoint is open.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig | None = None,
+        *,
+        strict: bool = False,
+        dispatch: str = "auto",
+        **options: Any,
+    ) -> None:
+        known = {f.name for f in fields(EndpointConfig)}
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"unknown field {name!r} of EndpointConfig")
+        if dispatch not in ("auto", "thread", "manual"):
+            raise ConfigError("dispatch must be 'auto', 'thread' or 'manual'")
+        _refuse_second(self)
+        self.config = replace(config, **options) if config else EndpointConfig(**options)
+        self.strict = strict
+        #: (handler, event, exception) of handlers that raised, the last hundred.
+        self.callback_errors: deque[CallbackFailed] = deque(maxlen=MAX_CALLBACK_ERRORS)
+        self._unraised: deque[CallbackFailed] = deque(maxlen=MAX_CALLBACK_ERRORS)
+        self._dispatch_mode = dispatch
+        self._engine: Engine | None = None
+        self._was_open = False
+        self._lock = threading.RLock()
+        self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
+        self._streams: list[EventStream] = []
+        self._clients: weakref.WeakSet[RegistrationClient] | set[RegistrationClient] = set()
+        self._accounts: dict[int, Account] = {}
+        self._transports: list[Transport] = []
+        self._resolver = Resolver()
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Timer F ends a request; this ends it should PJSIP ever forget to.
+        self._request_deadline = self.config.td + 2.0
+
+    # -- open and close ---------------------------------------------------------------------------
+
+    def open(self) -> Endpoint:
+        """Start the stack; ``with`` and the first use do it too.
+
+        :raises EndpointBusyError: another endpoint is open in this process.
+        """
+        self._open("thread" if self._dispatch_mode == "auto" else self._dispatch_mode)
+        return self
+
+    def _open(self, mode: str) -> Engine:
+        global _open_endpoint
+        with self._lock:
+            if self._engine is not None:
+                return self._engine
+            with _open_lock:
+                _refuse_second(self)
+                engine = Engine(self.config._c_fields(), self._receive)
+                _open_endpoint = self
+            self._engine, self._was_open = engine, True
+            if mode == "thread":
+                engine.drive_by_thread()
+            elif mode == "asyncio":
+                import asyncio
+
+                engine.drive_by_loop(asyncio.get_running_loop())
+            return engine
+
+    def _engine_open(self) -> Engine:
+        self._check(False, "")
+        if self._engine is not None:
+            return self._engine
+        self.open()
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def closed(self) -> bool:
+        return self._engine is None and self._was_open
+
+    def _check(self, closed: bool, why: str) -> None:
+        """The guard of every call: forked, closed, or (strict) a handler's exception pending."""
+        if _ffi.forked():
+            _ffi.check(-1, "endpoint")
+        if self.closed:
+            raise ClosedError("the endpoint is closed; open() or a new Endpoint starts another")
+        if closed:
+            raise ClosedError(why)
+        self._raise_pending()
+
+    def _raise_pending(self) -> None:
+        if self.strict and self._unraised:
+            raise self._unraised.popleft().exception
+
+    def close(self, timeout: float = 5.0, *, network: bool = True) -> None:
+        """Unregister what is registered, stop the stack and free its sockets.
+
+        Takes at most *timeout* seconds, a registrar that does not answer included.  Safe to call
+        twice and from a handler.  ``network=False`` sends nothing.
+        """
+        check_seconds("timeout", timeout, 0, 3600)
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            engine = self._engine
+            if engine is None or engine.closed:
+                return
+            if network and not _ffi.forked():
+                engine.wait(self._goodbyes(timeout), timeout)
+            self._stop(engine, max(1.0, deadline - time.monotonic()))
+        self._raise_pending()
+
+    async def aclose(self, timeout: float = 5.0, *, network: bool = True) -> None:
+        """:meth:`close` for a running event loop."""
+        check_seconds("timeout", timeout, 0, 3600)
+        engine = self._engine
+        if engine is None or engine.closed:
+            return
+        if network and not _ffi.forked():
+            import asyncio
+
+            goodbyes = [asyncio.ensure_future(_quietly(op)) for op in self._goodbyes(timeout)]
+            if goodbyes:
+                await asyncio.wait(goodbyes, timeout=timeout)
+        self._stop(engine, max(1.0, timeout))
+        self._raise_pending()
+
+    def _goodbyes(self, timeout: float) -> list[Any]:
+        return [
+            account.unregister(timeout=max(0.01, timeout))
+            for account in list(self._accounts.values())
+            if not account.closed and (account.registered or account.state == "registering")
+        ]
+
+    def _stop(self, engine: Engine, timeout: float) -> None:
+        global _open_endpoint
+        stopped = engine.close(timeout)
+        self._engine = None
+        for account in list(self._accounts.values()):
+            account.close()
+        for client in list(self._clients):
+            client._orphan()
+        self._clients.clear()
+        self._accounts.clear()
+        for transport in self._transports:
+            transport._handle = 0
+        self._transports.clear()
+        for stream in list(self._streams):
+            stream.close()
+        with _open_lock:
+            if _open_endpoint is self:
+                _open_endpoint = None
+        if not stopped:
+            raise PjsipError(f"the worker did not stop within {timeout:g} s")
+
+    def __enter__(self) -> Endpoint:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Endpoint:
+        self._open("asyncio" if self._dispatch_mode == "auto" else self._dispatch_mode)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and not engine.closed:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open" if self._engine else "not open"
+        return f"<Endpoint {state}, {len(self._clients)} registrations>"
+
+    # -- transports -------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        protocol: str = "udp",
+        host: str = "0.0.0.0",
+        port: int = 0,
+        *,
+        tls: TlsConfig | None = None,
+    ) -> Transport:
+        """Open a transport: ``"udp"``, ``"tcp"`` or ``"tls"``.
+
+        *host* is an address of this machine, ``0.0.0.0`` or ``::`` for all; *port* 0 takes a free
+        one, found in ``Transport.port``.
+
+        :raises TransportError: with the operating system's reason in ``errno``.
+        :raises TlsError: certificate, key or CA cannot be used.
+        """
+        name, address, number, ipv6 = check_listen(protocol, host, port, tls)
+        self._engine_open()
+        if name == "tls" and tls is None:
+            tls = TlsConfig()
+        listening = _ffi.listen(
+            name,
+            address,
+            number,
+            ipv6,
+            tls._c_fields() if tls else None,
+            f"listen {name} {address} port {number}",
+        )
+        if tls is not None and tls.insecure:
+            _log.warning("TLS without verification: anyone in the path can impersonate registrars")
+        transport = Transport(self, name, tls, listening)
+        self._transports.append(transport)
+        self._emit_transport(transport, "listening")
+        return transport
+
+    @property
+    def transports(self) -> tuple[Transport, ...]:
+        return tuple(self._transports)
+
+    def _transport_for(self, protocol: str, address: str, tls: TlsConfig | None) -> Transport:
+        """The transport to reach *address*: one that listens already, else a new one."""
+        with self._lock:
+            ipv6 = ":" in address
+            fits = [
+                t
+                for t in self._transports
+                if t.protocol == protocol and t.is_ipv6 == ipv6 and (tls is None or t.tls == tls)
+            ]
+            local = local_address_towards(address)
+            for transport in fits:
+                if transport.host == local:
+                    return transport
+            for transport in fits:
+                if transport.is_wildcard or transport.port:
+                    return transport
+            return self.listen(protocol, local, 0, tls=tls)
+
+    def _transport_closed(self, transport: Transport, handle: int) -> None:
+        if transport in self._transports:
+            self._transports.remove(transport)
+        if self._engine is not None and not _ffi.forked():
+            _ffi.transport_close(handle)
+            self._emit_transport(transport, "closed")
+
+    def _emit_transport(self, transport: Transport, state: str) -> None:
+        self._emit(
+            TransportState(
+                time=EventTime(time.monotonic(), time.time()),
+                protocol=transport.protocol,
+                state=state,
+                local=transport.address,
+            )
+        )
+
+    # -- registrations ----------------------------------------------------------------------------
+
+    def registration(
+        self,
+        registrar: str,
+        aor: str,
+        *,
+        contacts: Sequence[str] | str | None = None,
+        credentials: Credentials | Sequence[Credentials] = (),
+        expires: int | None = 300,
+        headers: Any = (),
+        route: Sequence[str] | str = (),
+        transport: Transport | None = None,
+        from_uri: str | None = None,
+        display_name: str = "",
+        contact_params: Any = "",
+        contact_uri_params: Any = "",
+        tls: TlsConfig | None = None,
+        timeout: float | None = None,
+    ) -> RegistrationClient:
+        """A client registration, ``pjsip_regc``; nothing is sent yet.
+
+        :param registrar: Request-URI, a domain without user part (RFC 3261 §10.2).
+        :param aor: To, and From unless *from_uri* names a third party.
+        :param contacts: up to 10; default: one made from the AOR's user and the transport.
+        :param credentials: up to 8.
+        :param expires: seconds, 1 to 2**31-1; None sends no Expires header.
+        :param route: Route headers, the first is where requests go.
+        :param timeout: seconds for one request; default: SIP timer F.
+        :raises InvalidUriError, ConfigError: a bad argument, before anything is sent.
+        """
+        config = check_config(
+            registrar,
+            aor,
+            contacts=contacts,
+            credentials=credentials,
+            expires=expires,
+            headers=headers,
+            route=route,
+            transport=transport,
+            from_uri=from_uri,
+            display_name=display_name,
+            contact_params=contact_params,
+            contact_uri_params=contact_uri_params,
+            tls=tls,
+            timeout=timeout,
+        )
+        self._engine_open()
+        client = RegistrationClient(self, config)
+        self._clients.add(client)
+        return client
+
+    @overload
+    def add_account(self, aor: str | AccountConfig, **options: Any) -> Account: ...
+    @overload
+    def add_account(self, aor: str | AccountConfig, *, cls: type[A], **options: Any) -> A: ...
+    def add_account(
+        self, aor: str | AccountConfig, *, cls: type[Account] = Account, **options: Any
+    ) -> Account:
+        """An account: the fields of :class:`AccountConfig` as keywords, or one made before.
+
+        *cls* is a subclass of :class:`Account` with its hooks.
+        """
+        config = make_config(aor, options)
+        self._engine_open()
+        account = cls(self, config)
+        self._accounts[id(account)] = account
+        self._clients.add(account.client)
+        return account
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        return tuple(self._accounts.values())
+
+    def _client_closed(self, client: RegistrationClient) -> None:
+        self._clients.discard(client)
+
+    def _account_closed(self, account: Account) -> None:
+        self._accounts.pop(id(account), None)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    @overload
+    def on(self, kind: type[E], handler: Callable[[E], object]) -> Callable[[E], object]: ...
+    @overload
+    def on(
+        self, kind: type[E]
+    ) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
+    def on(self, kind: type[E], handler: Callable[[E], object] | None = None) -> Any:
+        """Call *handler* with every event of class *kind*; without one, a decorator."""
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise ConfigError("on() takes a class of pjsip_py events")
+        if handler is None:
+            return lambda f: self.on(kind, f)
+        self._check_handler(handler)
+        self._handlers.setdefault(kind, []).append(handler)
+        return handler
+
+    def events(self) -> EventStream:
+        """All events from now on, to iterate over, ``for`` or ``async for``."""
+        return self._stream(self._streams)
+
+    def _stream(self, register: list[EventStream]) -> EventStream:
+        return EventStream(self, register)
+
+    def _check_handler(self, handler: object) -> None:
+        if not callable(handler):
+            raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
+
+    def _emit(self, event: Event, streams: list[EventStream] | None = None) -> None:
+        for kind, handlers in tuple(self._handlers.items()):
+            if isinstance(event, kind):
+                for handler in tuple(handlers):
+                    self._call(handler, event)
+        for stream in (*(streams or ()), *self._streams):
+            stream._push(event)
+
+    def _call(self, handler: Callable[[Any], object], event: Event) -> None:
+        """Run a handler; what it raises is reported, never lost (``CallbackFailed``)."""
+        try:
+            if iscoroutinefunction(handler):
+                self._start_task(handler, event)
+            else:
+                handler(event)
+        except Exception as error:
+            self._failed(handler, event, error)
+
+    def _start_task(self, handler: Callable[[Any], Any], event: Event) -> None:
+        loop = self._engine.loop if self._engine else None
+        if loop is None:
+            raise ConfigError("an async handler needs the endpoint opened by 'async with'")
+
+        async def run() -> None:
+            try:
+                await handler(event)
+            except Exception as error:
+                self._failed(handler, event, error)
+
+        task = loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _failed(self, handler: Callable[[Any], object], event: Event, error: Exception) -> None:
+        failure = CallbackFailed(
+            time=EventTime(time.monotonic(), time.time()),
+            handler=handler,
+            event=event,
+            exception=error,
+        )
+        self.callback_errors.append(failure)
+        if self.strict:
+            self._unraised.append(failure)
+        _log.error("handler %r failed", handler, exc_info=error)
+        if not isinstance(event, CallbackFailed):  # a failing failure handler ends here
+            self._emit(failure)
+
+    def _receive(self, record: _ffi.Record) -> None:
+        when = EventTime(record.monotonic, record.wall)
+        if record.kind == _ffi.EV_RESOLVE:
+            host, query = _ffi.text_of(record.text[0]), record.request
+            self._resolver.lookup(host, lambda found: _ffi.resolved(query, found))
+        elif record.kind == _ffi.EV_TRANSPORT:
+            self._emit(_transport_state(record, when))
+        elif record.kind == _ffi.EV_MESSAGE:
+            self._emit(
+                SipMessage(
+                    time=when,
+                    seq=record.seq,
+                    direction="tx" if record.flags & _ffi.F_OUTGOING else "rx",
+                    protocol=_ffi.PROTOCOL_NAMES.get(record.value[0], "?"),
+                    local=_ffi.text_of(record.text[0]),
+                    remote=_ffi.text_of(record.text[1]),
+                    text=_ffi.text_of(record.text[2]),
+                )
+            )
+        elif record.kind == _ffi.EV_DROPPED:
+            self._emit(
+                EventsDropped(
+                    time=when, seq=record.seq, trace=record.value[0], log=record.value[1]
+                )
+            )
+
+    # -- driving ----------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while events wait; valid until close.
+
+        :raises ClosedError: the endpoint is closed.
+        """
+        self._engine_open()
+        return _ffi.event_fd()
+
+    def dispatch(self, timeout: float = 0.0) -> int:
+        """Deliver events to handlers and Operations; returns how many records there were.
+
+        Waits up to *timeout* seconds for the first.  With a thread or a loop at work there is
+        nothing to do for the caller, and 0 is returned.
+        """
+        engine = self._engine_open()
+        check_seconds("timeout", timeout, 0, 86400)
+        delivered = engine.dispatch(timeout) if engine.pumped_by_caller() else 0
+        self._raise_pending()
+        return delivered
+
+    def _in_running_loop(self) -> bool:
+        engine = self._engine
+        return engine is not None and engine.loop is not None and engine.is_delivering_here()
+
+    def trace(self, on: bool = True) -> None:
+        """Switch :class:`SipMessage` events on or off."""
+        self._engine_open()
+        _ffi.set_trace(on)
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the C engine: events, drops, late events, failed assertions, sizes."""
+        engine = self._engine_open()
+        counters = _ffi.stats()
+        counters["late_events"] += engine.late_events
+        return counters
+
+
+async def _quietly(operation: Any) -> None:
+    try:
+        await operation
+    except PjsipError:
+        pass  # an unregister that fails has been reported as RegState
+
+
+def _refuse_second(endpoint: Endpoint) -> None:
+    if _ffi.forked():
+        raise ForkedError(
+            "this process was forked from one with an open endpoint; start it by "
+            "multiprocessing's 'spawn' or 'forkserver' instead"
+        )
+    if _open_endpoint is not None and _open_endpoint is not endpoint:
+        raise EndpointBusyError("another Endpoint is open in this process: close it first")
+
+
+def _transport_state(record: _ffi.Record, when: EventTime) -> TransportState:
+    reason = _ffi.text_of(record.text[2])
+    verify_status = record.value[4]
+    error: PjsipError | None = None
+    if record.status:
+        error = errors.from_status(record.status, reason)
+        if verify_status:
+            error = errors.TlsError(reason, record.status, verify_status)
+    tls: dict[str, str] = {}
+    for line in _ffi.text_of(record.text[3]).splitlines():
+        name, _, value = line.partition("=")
+        tls[name] = f"{tls[name]}\n{value}" if name in tls else value
+    return TransportState(
+        time=when,
+        seq=record.seq,
+        protocol=_ffi.PROTOCOL_NAMES.get(record.value[0], "?"),
+        state=_ffi.TRANSPORT_STATES.get(record.value[1], "?"),
+        local=_ffi.text_of(record.text[0]),
+        remote=_ffi.text_of(record.text[1]),
+        connection=record.value[2],
+        reason=reason,
+        error=error,
+        tls=tls,
+    )
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    endpoint = _open_endpoint
+    if endpoint is not None and not _ffi.forked():
+        warnings.warn(f"{endpoint!r} was still open at exit", ResourceWarning, stacklevel=2)
+        try:
+            endpoint.close(timeout=2.0)
+        except Exception:
+            _log.exception("closing the endpoint at exit")

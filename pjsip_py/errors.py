@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every exception that pjsip_py raises.
+
+PjsipError
+ ├─ RegistrationError            a REGISTER was refused, or nobody answered
+ │   ├─ AuthenticationError      401, 407
+ │   │   ├─ WrongPasswordError          the credential was refused
+ │   │   ├─ NoCredentialError           none for the realm that asks
+ │   │   ├─ UnsupportedAlgorithmError   no algorithm, qop or scheme in common
+ │   │   ├─ DowngradeError              weaker than min_algorithm
+ │   │   └─ StaleNonceError             the registrar calls every nonce stale
+ │   ├─ ForbiddenError           403
+ │   ├─ NotFoundError            404
+ │   ├─ RegistrationTimeout      408, from the registrar or from no answer; a TimeoutError
+ │   ├─ IntervalTooBrief         423
+ │   ├─ ServerError              5xx
+ │   └─ GlobalError              6xx
+ ├─ TransportError               the socket, the connection or the network
+ │   ├─ TlsError                 handshake or certificate
+ │   └─ ResolveError             the host name
+ ├─ InvalidUriError              also a ValueError
+ ├─ ConfigError                  any other bad argument; also a ValueError
+ ├─ ClosedError                  the object, or its endpoint, is closed
+ ├─ EndpointBusyError            a second open endpoint in one process
+ ├─ ForkedError                  used in a child process
+ ├─ WouldBlockError              waiting here would wait for itself; also a RuntimeError
+ └─ NativeError                  any other status of the C library
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .message import Response
+
+
+class PjsipError(Exception):
+    """Root of all; ``status`` is PJSIP's ``pj_status_t`` where there is one, else 0."""
+
+    status: int = 0
+
+    @property
+    def hint(self) -> str:
+        """What a person can do about it; may be empty."""
+        return ""
+
+
+class NativeError(PjsipError):
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InvalidUriError(PjsipError, ValueError):
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ConfigError(PjsipError, ValueError):
+    """An argument that is unknown, out of range or contradicts another; names the field."""
+
+
+class ClosedError(PjsipError):
+    pass
+
+
+class EndpointBusyError(PjsipError):
+    pass
+
+
+class ForkedError(PjsipError):
+    pass
+
+
+class WouldBlockError(PjsipError, RuntimeError):
+    pass
+
+
+class TransportError(PjsipError):
+    """``errno`` and ``strerror`` are the operating system's, where it was the one to refuse.
+
+    Raised by a registration too: ``code`` is then what PJSIP made of it (503, or 502 for a
+    name), ``local`` True and ``attempts`` 1, so that code which looks at those of a
+    :class:`RegistrationError` need not ask first.
+    """
+
+    code = 503
+    local = True
+    retriable = True
+    retry_after: float | None = None
+    response: Response | None = None
+    attempts = 1
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.errno: int | None = status - OS_ERRNO if OS_ERRNO < status < OS_ERRNO_END else None
+
+    @property
+    def strerror(self) -> str | None:
+        import os
+
+        return os.strerror(self.errno) if self.errno is not None else None
+
+    @property
+    def hint(self) -> str:
+        return "check host, port and transport, and that the registrar is running"
+
+
+class ResolveError(TransportError):
+    code = 502
+
+    @property
+    def hint(self) -> str:
+        return "check the spelling of the host name and the machine's DNS"
+
+
+# PJ_SSL_CERT_E..., a bit each, in the words of people.
+_CERTIFICATE = {
+    1 << 0: ("unknown-ca", "the issuer of the certificate is not known"),
+    1 << 1: ("untrusted", "the certificate is not trusted"),
+    1 << 2: ("validity", "the certificate has expired or is not yet valid"),
+    1 << 3: ("format", "the certificate is malformed"),
+    1 << 4: ("purpose", "the certificate is not meant for this use"),
+    1 << 5: ("issuer-mismatch", "the certificate does not match its issuer"),
+    1 << 6: ("crl", "the revocation list could not be used"),
+    1 << 7: ("revoked", "the certificate was revoked"),
+    1 << 8: ("chain-too-long", "the certificate chain is too long"),
+    1 << 9: ("weak-signature", "the certificate has a weak signature"),
+    1 << 30: ("name", "the certificate is for another name"),
+    1 << 31: ("unknown", "the certificate could not be verified"),
+}
+
+
+class TlsError(TransportError):
+    """``verify_status`` holds PJSIP's ``PJ_SSL_CERT_E…`` bits; ``reasons`` names them."""
+
+    def __init__(self, reason: str, status: int = 0, verify_status: int = 0) -> None:
+        self.verify_status = verify_status & 0xFFFFFFFF
+        words = [text for bit, (_, text) in _CERTIFICATE.items() if self.verify_status & bit]
+        super().__init__("; ".join([reason, *words]), status)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return tuple(n for bit, (n, _) in _CERTIFICATE.items() if self.verify_status & bit)
+
+    @property
+    def hint(self) -> str:
+        if self.verify_status:
+            return "give the registrar's CA by TlsConfig(ca_file=…), or use the name it is made for"
+        return "check that the registrar speaks TLS on this port, and its versions and ciphers"
+
+
+class RegistrationError(PjsipError):
+    """A REGISTER without success.
+
+    *code* and *reason* are the response's (RFC 3261 §21); with *local* True no response came and
+    they are PJSIP's own.  *retry_after* is the header's value in seconds, *retriable* whether the
+    same request may succeed later (RFC 3261 §21.4-21.6), *attempts* how many were made.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        response: Response | None = None,
+        local: bool = False,
+        retry_after: float | None = None,
+        retriable: bool | None = None,
+        attempts: int = 1,
+        status: int = 0,
+    ) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.response = response
+        self.local = local
+        self.retry_after = retry_after
+        self.retriable = code in RETRIABLE if retriable is None else retriable
+        self.attempts = attempts
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}" + (" (no response)" if self.local else "")
+
+
+# 408, 430, 480 and the 5xx a later try can cure; 423 is cured by PJSIP itself.
+RETRIABLE = frozenset({408, 430, 480, 500, 502, 503, 504, 580, 600, 603})
+
+
+class AuthenticationError(RegistrationError):
+    @property
+    def hint(self) -> str:
+        return "check user name, password and realm"
+
+
+class WrongPasswordError(AuthenticationError):
+    pass
+
+
+class NoCredentialError(AuthenticationError):
+    @property
+    def hint(self) -> str:
+        return "add Credentials for the realm that the registrar names, or realm='*'"
+
+
+class UnsupportedAlgorithmError(AuthenticationError):
+    @property
+    def hint(self) -> str:
+        return "PJSIP answers MD5, SHA-256 and SHA-512-256 with qop 'auth' or none"
+
+
+class DowngradeError(AuthenticationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar offers only algorithms below min_algorithm; no answer was sent"
+
+
+class StaleNonceError(AuthenticationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar called every fresh nonce stale; look at its clock and its cluster"
+
+
+class ForbiddenError(RegistrationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar refuses this AOR or this credential; trying again will not help"
+
+
+class NotFoundError(RegistrationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar does not know this AOR"
+
+
+class RegistrationTimeout(RegistrationError, TimeoutError):
+    @property
+    def hint(self) -> str:
+        return "no answer: check host, port, transport and firewall"
+
+
+class IntervalTooBrief(RegistrationError):
+    @property
+    def min_expires(self) -> int | None:
+        """The registrar's Min-Expires in seconds, where it gave one."""
+        return self.response.min_expires if self.response else None
+
+    @property
+    def hint(self) -> str:
+        return f"ask for an expiry of {self.min_expires or 3600} s or more"
+
+
+class ServerError(RegistrationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar has a problem; try later, or another registrar"
+
+
+class GlobalError(RegistrationError):
+    pass
+
+
+# -- from C's numbers ----------------------------------------------------------------------------
+
+OS_ERRNO, OS_ERRNO_END = 120000, 170000
+_SIP, _SIP_END = 170100, 170800
+
+# PJSIP's statuses that mean more than "an error of the library": first, last, class.
+STATUS_CLASSES: tuple[tuple[int, int, type[PjsipError]], ...] = (
+    (70018, 70018, ResolveError),  # PJ_ERESOLVE
+    (70021, 70022, TransportError),  # PJ_EIPV6NOTSUP, PJ_EAFNOTSUP
+    (70024, 70024, TransportError),  # PJ_ESOCKETSTOP
+    (OS_ERRNO + 1, OS_ERRNO_END - 1, TransportError),
+    (_SIP, _SIP_END - 1, RegistrationError),
+    (171003, 171003, TransportError),  # PJSIP_ESHUTDOWN
+    (171039, 171043, InvalidUriError),  # PJSIP_EINVALIDURI .. PJSIP_EURITOOLONG
+    (171060, 171069, TransportError),  # PJSIP_EUNSUPTRANSPORT ..
+    (171100, 171100, WrongPasswordError),  # PJSIP_EFAILEDCREDENTIAL
+    (171101, 171101, NoCredentialError),  # PJSIP_ENOCREDENTIAL
+    (171102, 171104, UnsupportedAlgorithmError),  # algorithm, qop, scheme
+    (171105, 171110, AuthenticationError),
+    (171111, 171111, StaleNonceError),  # PJSIP_EAUTHSTALECOUNT
+    (171112, 171119, AuthenticationError),
+    (171160, 171199, TlsError),
+    (320040, 320069, ResolveError),  # PJLIB_UTIL_EDNS...
+    (470000, 519999, TlsError),  # PJ_SSL_ERRNO_START
+)
+
+
+def class_of_status(status: int) -> type[PjsipError]:
+    if _SIP <= status < _SIP_END:
+        return class_of_code(status - 170000)
+    for first, last, cls in STATUS_CLASSES:
+        if first <= status <= last:
+            return cls
+    return NativeError
+
+
+def class_of_code(code: int) -> type[RegistrationError]:
+    """The class for a SIP status code."""
+    exact: dict[int, type[RegistrationError]] = {
+        401: AuthenticationError,
+        403: ForbiddenError,
+        404: NotFoundError,
+        407: AuthenticationError,
+        408: RegistrationTimeout,
+        423: IntervalTooBrief,
+    }
+    if code in exact:
+        return exact[code]
+    return {5: ServerError, 6: GlobalError}.get(code // 100, RegistrationError)
+
+
+def from_status(status: int, text: str, operation: str = "") -> PjsipError:
+    """The exception for a ``pj_status_t``, with PJSIP's own *text*."""
+    cls = class_of_status(status)
+    if issubclass(cls, RegistrationError):
+        code = status - 170000 if _SIP <= status < _SIP_END else 401
+        return cls(code, text, local=True, status=status)
+    message = f"{operation}: {text}" if operation else text
+    if issubclass(cls, (TransportError, InvalidUriError, NativeError)):
+        return cls(message, status)
+    return NativeError(message, status)
+
+
+def from_outcome(
+    code: int,
+    reason: str,
+    status: int,
+    *,
+    response: Response | None,
+    downgrade: bool = False,
+    verify_status: int = 0,
+    attempts: int = 1,
+) -> PjsipError:
+    """The exception for a registration's outcome that is no 2xx."""
+    local = response is None
+    if downgrade:
+        cls: type[PjsipError] = DowngradeError
+        code = code if code in (401, 407) else 401
+    elif not local and code in (401, 407):
+        cls = class_of_status(status) if status else AuthenticationError
+        if not issubclass(cls, AuthenticationError):
+            cls = UnsupportedAlgorithmError  # PJ_ENOTSUP and the like
+    elif not local or code == 408:
+        cls = class_of_code(code)
+    elif verify_status:
+        cls = TlsError
+    else:
+        cls = class_of_status(status)
+        if cls is NativeError or issubclass(cls, RegistrationError):
+            cls = ResolveError if code == 502 else TransportError
+    error: PjsipError
+    if issubclass(cls, RegistrationError):
+        error = cls(
+            code,
+            reason,
+            response,
+            local,
+            retry_after=response.retry_after if response else None,
+            attempts=attempts,
+            status=status,
+        )
+    elif issubclass(cls, TlsError):
+        error = cls(reason, status, verify_status)
+    elif issubclass(cls, (TransportError, InvalidUriError)):
+        error = cls(reason, status)
+    else:
+        error = NativeError(reason, status)
+    return error

@@ -1,0 +1,693 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""RegistrationClient: ``pjsip_regc`` with a Python face (RFC 3261 §10.2)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from . import _ffi, errors
+from ._operation import Operation
+from ._resolve import local_address_towards
+from .auth import Credentials, check_credentials, credential_strings, min_algorithm
+from .errors import ClosedError, ConfigError, InvalidUriError
+from .events import Event, EventTime, RegistrationResult, RegStarted, RegState
+from .message import Response, parse_contact
+from .tls import TlsConfig
+from .transport import Transport
+from .uri import (
+    SipUri,
+    check_headers,
+    check_int,
+    check_params,
+    check_seconds,
+    check_text,
+    host_port,
+    parse_aor,
+    parse_registrar,
+    parse_uri,
+)
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+    from .account import Account
+    from .endpoint import Endpoint, EventStream
+
+MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
+MAX_CONTACT = 512  # PJSIP_REGC_CONTACT_BUF_SIZE
+MAX_EXPIRES = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    """What a regc is made of, checked."""
+
+    registrar: SipUri
+    aor: SipUri
+    from_uri: SipUri
+    display_name: str
+    contacts: tuple[str, ...] | None
+    credentials: tuple[Credentials, ...]
+    expires: int | None
+    headers: tuple[tuple[str, str], ...]
+    route: tuple[str, ...]
+    next_hop: SipUri
+    transport: Transport | None
+    tls: TlsConfig | None
+    contact_params: str
+    contact_uri_params: str
+    timeout: float | None
+
+
+def _contact(value: object) -> str:
+    """A contact as PJSIP takes it: a bare URI gets its brackets, so that its parameters stay."""
+    text = check_text("contact", value, maximum=MAX_CONTACT - 1)
+    if "<" not in text:
+        return f"<{parse_uri('contact', text).text}>"
+    _, uri, params = parse_contact(text)
+    parse_uri("contact", uri)
+    if not text.rstrip().partition(">")[2].startswith((";", "")) or "," in uri:
+        raise InvalidUriError(f"contact: {text!r} is not a contact")
+    tail = text.partition(">")[2].strip()
+    if tail and not tail.startswith(";"):
+        raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
+    del params
+    check_params("contact", tail)
+    return text
+
+
+def check_contacts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence):
+        raise ConfigError("contacts must be a sequence of URIs")
+    contacts = tuple(_contact(item) for item in value)
+    if not contacts:
+        raise ConfigError("contacts must not be empty; fetch_bindings() sends none")
+    if len(contacts) > MAX_CONTACTS:
+        raise ConfigError(f"contacts: at most {MAX_CONTACTS}")
+    if len(set(contacts)) != len(contacts):
+        raise ConfigError("contacts: the same contact twice")
+    return contacts
+
+
+def check_route(value: object) -> tuple[tuple[str, ...], SipUri | None]:
+    """Route headers and the URI of the first."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence):
+        raise ConfigError("route must be a sequence of URIs")
+    routes, first = [], None
+    for item in value:
+        text = check_text("route", item)
+        uri = parse_uri("route", parse_contact(text)[1] if "<" in text else text)
+        first = first or uri
+        lr = uri.text if "lr" in uri.params else uri.text + ";lr"
+        routes.append(f"<{lr}>")
+    if len(routes) > 8:
+        raise ConfigError("route: at most 8")
+    return tuple(routes), first
+
+
+def check_expires(value: object) -> int | None:
+    return None if value is None else check_int("expires", value, 1, MAX_EXPIRES)
+
+
+def check_timeout(value: object) -> float | None:
+    return None if value is None else check_seconds("timeout", value, 0.01, 3600)
+
+
+def check_config(
+    registrar: object,
+    aor: object,
+    *,
+    contacts: object = None,
+    credentials: object = (),
+    expires: object = 300,
+    headers: object = (),
+    route: object = (),
+    transport: object = None,
+    from_uri: object = None,
+    display_name: object = "",
+    contact_params: object = "",
+    contact_uri_params: object = "",
+    tls: object = None,
+    timeout: object = None,
+) -> _Config:
+    """All arguments of a registration, checked before anything reaches C."""
+    server = parse_registrar("registrar", registrar)
+    to = parse_aor("aor", aor)
+    routes, hop = check_route(route)
+    if transport is not None and not isinstance(transport, Transport):
+        raise ConfigError("transport must be what Endpoint.listen() returned")
+    if tls is not None and not isinstance(tls, TlsConfig):
+        raise ConfigError("tls must be a TlsConfig")
+    next_hop = hop or server
+    if transport is not None and tls is not None:
+        raise ConfigError("transport already has its TLS settings: give transport or tls")
+    if tls is not None and next_hop.transport != "tls":
+        raise ConfigError(f"tls= but {next_hop.text!r} asks for {next_hop.transport}: use sips:")
+    if transport is not None and transport.protocol != next_hop.transport:
+        raise ConfigError(
+            f"transport is {transport.protocol}, but {next_hop.text!r} asks for "
+            f"{next_hop.transport}: write ;transport={transport.protocol}"
+        )
+    listed = None if contacts is None else check_contacts(contacts)
+    params = check_params("contact_params", contact_params)
+    uri_params = check_params("contact_uri_params", contact_uri_params)
+    if listed is not None and (params or uri_params):
+        raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
+    name = check_text("display_name", display_name, maximum=256)
+    return _Config(
+        registrar=server,
+        aor=to,
+        from_uri=to if from_uri is None else parse_aor("from_uri", from_uri),
+        display_name=name,
+        contacts=listed,
+        credentials=check_credentials(credentials),
+        expires=check_expires(expires),
+        headers=check_headers(headers),
+        route=routes,
+        next_hop=next_hop,
+        transport=transport,
+        tls=tls,
+        contact_params=params,
+        contact_uri_params=uri_params,
+        timeout=check_timeout(timeout),
+    )
+
+
+def _name_addr(uri: SipUri, display_name: str) -> str:
+    if not display_name:
+        return f"<{uri.text}>"
+    quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}" <{uri.text}>'
+
+
+class _Request:
+    """One call of the user's, until its outcome."""
+
+    __slots__ = ("count", "operation", "strings", "timeout", "value", "what")
+
+    def __init__(
+        self,
+        operation: Operation[Any],
+        what: int,
+        value: int,
+        timeout: float | None,
+        strings: list[str] | None,
+        count: int,
+    ) -> None:
+        self.operation = operation
+        self.what = what
+        self.value = value
+        self.timeout = timeout
+        self.strings = strings
+        self.count = count
+
+
+class RegistrationClient:
+    """One registration dialog with a registrar: ``pjsip_regc``.
+
+    Call-ID, CSeq and nonce live as long as the client.  Its requests run one at a time, in the
+    order of the calls; a request made while another, or PJSIP's own refresh, is under way waits
+    for it and is never lost.  Each request has exactly one outcome: the :class:`Operation`
+    resolves and a :class:`RegState` is delivered, the event first.
+
+    A failed refresh is not repeated: its RegState (``renewal=True``) says so and the program
+    decides.  An :class:`Account` decides by itself.
+
+    Made by :meth:`Endpoint.registration`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_account",
+        "_attempt",
+        "_chosen",
+        "_config",
+        "_endpoint",
+        "_engine",
+        "_fetchers",
+        "_handle",
+        "_handlers",
+        "_held",
+        "_lock",
+        "_pending",
+        "_preparing",
+        "_quiet",
+        "_streams",
+        "closed",
+    )
+
+    def __init__(self, endpoint: Endpoint, config: _Config, account: Account | None = None) -> None:
+        self._endpoint = endpoint
+        self._engine: Engine = endpoint._engine_open()
+        self._config = config
+        self._account = account
+        self._handle = 0
+        self._chosen: Transport | None = None
+        self._attempt = 1
+        self._handlers: list[Callable[[RegState], object]] = []
+        self._streams: list[EventStream] = []
+        self._fetchers: list[RegistrationClient] = []
+        self._lock = threading.Lock()
+        self._preparing = False
+        self._held: list[_Request] = []
+        self._pending: dict[int, Operation[Any]] = {}
+        self._quiet = False
+        self.closed = False
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def aor(self) -> str:
+        return self._config.aor.text
+
+    @property
+    def registrar(self) -> str:
+        return self._config.registrar.text
+
+    @property
+    def contacts(self) -> tuple[str, ...]:
+        """As sent; empty until the first request has chosen a transport."""
+        return self._config.contacts or ()
+
+    @property
+    def expires(self) -> int | None:
+        """Seconds asked for; None: no Expires header, the registrar decides."""
+        return self._config.expires
+
+    def info(self) -> dict[str, Any]:
+        """``pjsip_regc_get_info``: busy, auto_refresh, interval and next_refresh (s), …"""
+        self._check_open()
+        base = {"aor": self.aor, "registrar": self.registrar, "contacts": self.contacts}
+        if not self._handle:
+            return base | {"busy": self._preparing, "call_id": "", "waiting": len(self._held)}
+        info = _ffi.client_info(self._handle)
+        info["busy"], info["auto_refresh"] = bool(info["busy"]), bool(info["auto_refresh"])
+        for name in ("interval", "next_refresh"):
+            info[name] = None if info[name] < 0 else info[name]
+        return base | info
+
+    def __repr__(self) -> str:
+        state = " closed" if self.closed else ""
+        return f"<RegistrationClient {self.aor} at {self.registrar}{state}>"
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def register(
+        self, auto_refresh: bool = True, *, timeout: float | None = None
+    ) -> Operation[RegistrationResult]:
+        """Send REGISTER with all contacts (``pjsip_regc_register``).
+
+        *auto_refresh*: let PJSIP refresh shortly before the granted expiry, again and again.
+        *timeout* bounds the request in seconds, name resolution included; default: the client's
+        ``timeout=``, and without it SIP's timer F (``EndpointConfig.td``, 32 s).
+        """
+        return self._request("register", _ffi.REGISTER, int(bool(auto_refresh)), timeout)
+
+    def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
+        """Remove our contacts (``pjsip_regc_unregister``) and stop refreshing."""
+        return self._request("unregister", _ffi.UNREGISTER, 0, timeout)
+
+    def unregister_all(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
+        """Remove every binding of the AOR, whoever made it: ``Contact: *``."""
+        return self._request("unregister_all", _ffi.UNREGISTER_ALL, 0, timeout)
+
+    def fetch_bindings(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
+        """Ask for the AOR's bindings: a REGISTER without Contact (RFC 3261 §10.2.3).
+
+        Goes out at once, under a Call-ID of its own, and leaves the refresh alone.  Its outcome
+        is the Operation only: no RegState, for the registration's state does not change.
+        """
+        self._check_open()
+        fetcher = RegistrationClient(self._endpoint, replace(self._config, contacts=(), expires=None))
+        fetcher._quiet = True
+        self._fetchers.append(fetcher)
+        operation = fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
+
+        def done(_: object) -> None:
+            fetcher.close()
+            if fetcher in self._fetchers:
+                self._fetchers.remove(fetcher)
+
+        operation.add_done_callback(done)
+        return operation
+
+    def update_contacts(self, contacts: str | Sequence[str]) -> Operation[None]:
+        """Set the contacts from the next request on; dropped ones are removed with it, once."""
+        listed = check_contacts(contacts)
+        self._config = replace(self._config, contacts=listed)
+        return self._request(
+            "update_contacts", _ffi.SET_CONTACTS, strings=list(listed), count=len(listed)
+        )
+
+    def update_expires(self, expires: int) -> Operation[None]:
+        """Set the expiry (s) asked for from the next request on."""
+        value = check_int("expires", expires, 1, MAX_EXPIRES)
+        self._config = replace(self._config, expires=value)
+        return self._request("update_expires", _ffi.SET_EXPIRES, value)
+
+    def set_credentials(self, credentials: Credentials | Iterable[Credentials]) -> Operation[None]:
+        """Set the credentials from the next request on (``pjsip_regc_set_credentials``)."""
+        if not isinstance(credentials, Credentials):
+            credentials = tuple(credentials)
+        checked = check_credentials(credentials)
+        if not checked:
+            raise ConfigError("set_credentials: at least one")
+        self._config = replace(self._config, credentials=checked)
+        items = credential_strings(checked)
+        strings = [text for item in items for text in item]
+        return self._request(
+            "set_credentials",
+            _ffi.SET_CREDENTIALS,
+            min_algorithm(checked),
+            strings=strings,
+            count=len(items),
+        )
+
+    def _check_open(self) -> None:
+        self._endpoint._check(self.closed, f"{self!r} is closed")
+
+    def _request(
+        self,
+        name: str,
+        what: int,
+        value: int = 0,
+        timeout: float | None = None,
+        strings: list[str] | None = None,
+        count: int = 0,
+    ) -> Operation[Any]:
+        self._check_open()
+        bound = check_timeout(timeout) or self._config.timeout
+        operation: Operation[Any] = Operation(
+            self._engine, f"{name} {self.aor}", self._engine.next_request()
+        )
+        request = _Request(operation, what, value, bound, strings, count)
+        operation._cancel = lambda: self._cancel(request)
+        self._pending[operation.request] = operation
+        with self._lock:
+            ready = self._handle != 0
+            if not ready:
+                self._held.append(request)
+                first, self._preparing = not self._preparing, True
+        if ready:
+            self._post(request)
+        elif first:
+            self._prepare(bound)
+        return operation
+
+    def _post(self, request: _Request) -> None:
+        try:
+            _ffi.client_request(
+                self._handle,
+                request.operation.request,
+                request.what,
+                value=request.value,
+                timeout=request.timeout or self._endpoint._request_deadline,
+                strings=request.strings,
+                count=request.count,
+            )
+        except errors.PjsipError as error:
+            self._finish(request.operation.request, None, error)
+
+    def _cancel(self, request: _Request) -> None:
+        with self._lock:
+            held = request in self._held
+            if held:
+                self._held.remove(request)
+        if held:
+            self._finish(request.operation.request, None, CancelledError())
+        elif self._handle:
+            _ffi.client_cancel(self._handle, request.operation.request)
+
+    # -- the regc in C ----------------------------------------------------------------------------
+
+    def _prepare(self, timeout: float | None) -> None:
+        """Choose transport and contact, then make the regc; a host name is resolved before."""
+        hop = self._config.next_hop
+        transport = self._config.transport
+        if hop.is_address or (transport is not None and not transport.is_wildcard):
+            self._create(hop.host)
+            return
+        timer = threading.Timer(
+            timeout or self._endpoint._request_deadline,
+            lambda: self._fail_held(408, "name resolution took too long", 70009),
+        )
+        timer.daemon = True
+        timer.start()
+
+        def found(addresses: list[str]) -> None:
+            timer.cancel()
+            if addresses:
+                self._create(addresses[0])
+            else:
+                self._fail_held(502, f"host name {hop.host!r} cannot be resolved", 70018)
+
+        self._endpoint._resolver.lookup(hop.host, found)
+
+    def _create(self, address: str) -> None:
+        try:
+            config = self._config
+            chosen = config.transport or self._endpoint._transport_for(
+                config.next_hop.transport, address, config.tls
+            )
+            if config.contacts is None:
+                config = replace(config, contacts=(self._own_contact(chosen, address),))
+            self._config, self._chosen = config, chosen
+            handle = self._create_native(config, chosen)
+        except OSError as error:
+            self._fail_held(503, f"no route to {address}: {error.strerror}", 120000 + error.errno)
+        except errors.PjsipError as error:
+            self._end_held(error)
+        else:
+            with self._lock:
+                if self.closed:
+                    _ffi.client_destroy(handle)
+                    return
+                self._engine.receivers[handle] = self
+                self._handle = handle
+                held, self._held, self._preparing = self._held, [], False
+            for request in held:
+                self._post(request)
+
+    def _create_native(self, config: _Config, transport: Transport) -> int:
+        contacts = config.contacts or ()
+        credentials = credential_strings(config.credentials)
+        strings = [
+            config.registrar.text,
+            _name_addr(config.aor, config.display_name),
+            _name_addr(config.from_uri, config.display_name),
+            *contacts,
+            *config.route,
+            *(text for header in config.headers for text in header),
+            *(text for item in credentials for text in item),
+        ]
+        return _ffi.client_create(
+            strings,
+            contacts=len(contacts),
+            routes=len(config.route),
+            headers=len(config.headers),
+            credentials=len(credentials),
+            expires=_ffi.NO_EXPIRES if config.expires is None else config.expires,
+            min_algorithm=min_algorithm(config.credentials),
+            transport=transport.handle(),
+        )
+
+    def _own_contact(self, transport: Transport, towards: str) -> str:
+        host = local_address_towards(towards) if transport.is_wildcard else transport.host
+        config = self._config
+        scheme = "sips" if config.registrar.scheme == "sips" else "sip"
+        uri = f"{scheme}:{config.aor.user}@{host_port(host, transport.port)}"
+        if transport.protocol != "udp":
+            # sips: says TLS by itself; its transport is then the one below TLS (RFC 3261 §26.2.2).
+            uri += ";transport=" + ("tcp" if scheme == "sips" else transport.protocol)
+        contact = f"<{uri}{config.contact_uri_params}>{config.contact_params}"
+        return check_text("contact", contact, maximum=MAX_CONTACT - 1)
+
+    def _end_held(self, error: errors.PjsipError) -> None:
+        """Nothing could be sent: every request so far ends with *error*, as RegState too."""
+        with self._lock:
+            held, self._held, self._preparing = self._held, [], False
+        for request in held:
+            self._outcome_without_c(request, error)
+
+    def _fail_held(self, code: int, reason: str, status: int) -> None:
+        self._end_held(errors.from_outcome(code, reason, status, response=None))
+
+    def _outcome_without_c(self, request: _Request, error: errors.PjsipError) -> None:
+        event = RegState(
+            time=EventTime(time.monotonic(), time.time()),
+            client=self,
+            account=self._account,
+            code=getattr(error, "code", 503),
+            reason=getattr(error, "reason", str(error)),
+            is_unregister=request.what in (_ffi.UNREGISTER, _ffi.UNREGISTER_ALL),
+            local=True,
+            registrar=self.registrar,
+            attempt=self._attempt,
+            error=error,
+        )
+        self._attempt += 1
+        try:
+            if request.what <= _ffi.UNREGISTER_ALL:
+                self._emit(event)
+        finally:
+            self._finish(request.operation.request, None, error)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def on_reg_state(self, handler: Callable[[RegState], object]) -> Callable[[RegState], object]:
+        """Call *handler* with every :class:`RegState`; usable as a decorator."""
+        self._endpoint._check_handler(handler)
+        self._handlers.append(handler)
+        return handler
+
+    def events(self) -> EventStream:
+        """This client's events from now on, to iterate over, ``for`` or ``async for``."""
+        self._check_open()
+        return self._endpoint._stream(self._streams)
+
+    def _receive(self, record: _ffi.Record) -> None:
+        if record.kind == _ffi.EV_REG_STATE:
+            self._receive_outcome(record)
+        elif record.kind == _ffi.EV_DONE:
+            error = None
+            if record.status:
+                error = errors.from_status(record.status, _ffi.text_of(record.text[0]))
+            self._finish(record.request, None, error)
+        elif record.kind == _ffi.EV_REG_STARTED:
+            self._emit(
+                RegStarted(
+                    time=EventTime(record.monotonic, record.wall),
+                    seq=record.seq,
+                    client=self,
+                    account=self._account,
+                    renewal=bool(record.flags & _ffi.F_RENEWAL),
+                    is_unregister=bool(record.flags & _ffi.F_UNREGISTER),
+                )
+            )
+
+    def _receive_outcome(self, record: _ffi.Record) -> None:
+        flags = record.flags
+        raw = record.text[1]
+        response = Response(raw, _ffi.text_of(record.text[2])) if raw else None
+        reason = _ffi.text_of(record.text[0])
+        attempt = self._attempt
+        error: errors.PjsipError | None = None
+        cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
+        if flags & _ffi.F_TIMEOUT and response is None:
+            error = errors.RegistrationTimeout(
+                408, "no answer in time", local=True, attempts=attempt, status=record.status
+            )
+        elif response is None or not 200 <= record.code < 300:
+            error = errors.from_outcome(
+                record.code,
+                reason,
+                record.status,
+                response=response,
+                downgrade=bool(flags & _ffi.F_DOWNGRADE),
+                verify_status=record.value[4],
+                attempts=attempt,
+            )
+        expires = None if error else max(0, record.value[0])
+        algorithm = _ffi.ALGORITHMS.get(record.value[1], "")
+        event = RegState(
+            time=EventTime(record.monotonic, record.wall),
+            seq=record.seq,
+            client=self,
+            account=self._account,
+            code=getattr(error, "code", record.code) if error else record.code,
+            reason=getattr(error, "reason", reason) if error else reason,
+            expires=expires,
+            renewal=bool(flags & _ffi.F_RENEWAL),
+            is_unregister=bool(flags & _ffi.F_UNREGISTER),
+            local=response is None,
+            response=response,
+            attempt=attempt,
+            refresh_in=None if error or record.value[5] < 0 else record.value[5],
+            registrar=self.registrar,
+            algorithm=algorithm,
+            error=error,
+            connection=record.value[2],
+            local_address=_ffi.text_of(record.text[3]),
+            merged=record.value[3],
+        )
+        self._attempt = attempt + 1 if error else 1
+        try:
+            self._emit(event)
+        finally:
+            if cancelled:
+                self._finish(record.request, None, CancelledError())
+            elif error is not None or response is None:
+                self._finish(record.request, None, error)
+            elif record.request:
+                result = RegistrationResult(
+                    code=record.code,
+                    reason=reason,
+                    expires=expires or 0,
+                    response=response,
+                    algorithm=algorithm,
+                )
+                self._finish(record.request, result, None)
+
+    def _emit(self, event: Event) -> None:
+        if self._quiet:
+            return
+        if self._account is not None:
+            self._account._before_handlers(event)
+        if isinstance(event, RegState):
+            for handler in tuple(self._handlers):
+                self._endpoint._call(handler, event)
+        if self._account is not None:
+            self._account._call_handlers(event)
+        self._endpoint._emit(event, self._streams)
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Forget the registration without a word to the registrar; safe to call twice.
+
+        Requests under way raise :class:`ClosedError`; the binding lives on until it expires.
+        """
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            handle, self._handle = self._handle, 0
+            self._held = []
+        for fetcher in list(self._fetchers):
+            fetcher.close()
+        self._endpoint._client_closed(self)
+        self._engine.receivers.pop(handle, None)
+        if handle:
+            _ffi.client_destroy(handle)
+        self._end(f"{self!r} was closed")
+
+    def _orphan(self) -> None:
+        """The endpoint closed: nothing is left in C."""
+        self.closed = True
+        self._handle = 0
+        self._end("the endpoint was closed")
+
+    def _end(self, why: str) -> None:
+        for request in list(self._pending):
+            self._finish(request, None, ClosedError(why))
+        for stream in list(self._streams):
+            stream.close()
+
+    def _finish(self, request: int, value: Any, error: BaseException | None) -> None:
+        operation = self._pending.pop(request, None)
+        if operation is not None:
+            operation._finish(value, error)
+
+    def __enter__(self) -> RegistrationClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HTTP Digest for SIP, the server's side: RFC 3261 §22, RFC 7616, RFC 8760.
+
+The digests are computed here with :mod:`hashlib`, independently of what the client uses.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .headers import parse_uri, same_uri
+
+#: Algorithm name on the wire -> name of the hash (RFC 7616 §6.1).
+ALGORITHMS: Mapping[str, str] = {
+    "MD5": "md5",
+    "SHA-256": "sha256",
+    "SHA-512-256": "sha512_256",
+}
+
+_PARAM = re.compile(
+    r"\s*([A-Za-z0-9\-*_]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]+))\s*(?:,|$)", re.DOTALL
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_NC = re.compile(r"[0-9a-fA-F]{8}")
+_NONCES_KEPT = 200_000
+
+
+class DigestCredentials(dict[str, str]):
+    """The parameters of an Authorization header, unquoted. Its repr hides the digest."""
+
+    @classmethod
+    def parse(cls, value: str) -> DigestCredentials | None:
+        """Parse a header value; None when its scheme is not Digest.
+
+        Raises ``ValueError`` when it is malformed.
+        """
+        scheme, _, rest = value.strip().partition(" ")
+        if scheme.lower() != "digest":
+            return None
+        found = cls()
+        position, rest = 0, rest.strip()
+        while position < len(rest):
+            m = _PARAM.match(rest, position)
+            if m is None:
+                raise ValueError("malformed Digest credentials")
+            name, quoted, plain = m.groups()
+            if name.lower() in found:
+                raise ValueError(f"the Digest parameter {name} is given twice")
+            found[name.lower()] = plain if quoted is None else _ESCAPE.sub(r"\1", quoted)
+            position = m.end()
+        return found
+
+    def __repr__(self) -> str:
+        shown = {k: "…" if k in ("response", "cnonce") else v for k, v in self.items()}
+        return f"DigestCredentials({shown!r})"
+
+    __str__ = __repr__
+
+
+class Verdict(enum.Enum):
+    """What the check of credentials came to."""
+
+    OK = "ok"
+    STALE = "stale"  # right digest, but the nonce is old, unknown or its count was replayed
+    DENIED = "denied"  # unknown user or wrong password
+
+
+@dataclass
+class _Nonce:
+    issued: float
+    last_nc: int = 0
+    uses: int = 0
+
+
+class DigestAuthenticator:
+    """Makes challenges and checks credentials against a table of passwords."""
+
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        *,
+        realm: str,
+        algorithms: Sequence[str],
+        qop: str | None,
+        nonce_lifetime: float | None,
+        nonce_uses: int | None,
+        nc_check: str | None,
+        clock: Callable[[], float],
+        token: Callable[[], str],
+    ) -> None:
+        self._users = dict(users)
+        self._realm = realm
+        self._algorithms = tuple(algorithms)
+        self._qops = () if qop is None else tuple(q.strip() for q in qop.split(","))
+        self._lifetime = nonce_lifetime
+        self._uses = nonce_uses
+        self._nc_check = nc_check
+        self._clock = clock
+        self._token = token
+        self._opaque = token()
+        self._nonces: dict[str, _Nonce] = {}  # in the order they were issued
+
+    def set_password(self, user: str, password: str | None) -> None:
+        """Add or change a user; with None, remove it."""
+        if password is None:
+            self._users.pop(user, None)
+        else:
+            self._users[user] = password
+
+    def forget_nonces(self) -> None:
+        """Every nonce handed out becomes stale, as after a restart."""
+        self._nonces.clear()
+        self._opaque = self._token()
+
+    def challenges(self, *, stale: bool) -> list[str]:
+        """The values for WWW-Authenticate, one for each algorithm (RFC 8760 §2.3)."""
+        nonce = self._token() + self._token()
+        while len(self._nonces) >= _NONCES_KEPT:
+            del self._nonces[next(iter(self._nonces))]
+        self._nonces[nonce] = _Nonce(self._clock())
+        realm = self._realm.replace("\\", "\\\\").replace('"', '\\"')
+        rest = f', qop="{",".join(self._qops)}"' if self._qops else ""
+        rest += ", stale=true" if stale else ""
+        return [
+            f'Digest realm="{realm}", nonce="{nonce}", opaque="{self._opaque}", '
+            f"algorithm={algorithm}{rest}"
+            for algorithm in self._algorithms
+        ]
+
+    def check(
+        self,
+        offered: Iterable[DigestCredentials],
+        *,
+        method: str,
+        uri: str,
+        body: bytes,
+    ) -> Verdict | None:
+        """Judge the credentials of a request; None when none is for this realm.
+
+        With several, the first good one decides (RFC 8760 §2.4). Raises ``ValueError`` for
+        credentials that break RFC 7616 §3.4.
+        """
+        verdict: Verdict | None = None
+        for credentials in offered:
+            if credentials.get("realm") != self._realm:
+                continue
+            verdict = self._check_one(credentials, method, uri, body)
+            if verdict is Verdict.OK:
+                break
+        return verdict
+
+    def _check_one(
+        self, credentials: DigestCredentials, method: str, uri: str, body: bytes
+    ) -> Verdict:
+        for name in ("username", "nonce", "uri", "response"):
+            if name not in credentials:
+                raise ValueError(f"the Digest credentials have no {name}")
+        algorithm = credentials.get("algorithm", "MD5")
+        known = {name.upper(): name for name in self._algorithms}
+        if algorithm.upper() not in known:
+            raise ValueError(f"the Digest algorithm {algorithm!r} was not offered")
+        if not _same_text_or_uri(credentials["uri"], uri):
+            raise ValueError("the Digest uri is not the Request-URI")
+        qop = credentials.get("qop")
+        nc = self._nonce_count(credentials, qop)
+        password = self._users.get(credentials["username"])
+        if password is None or not hmac.compare_digest(
+            digest_response(credentials, password, method, body).encode(),
+            credentials["response"].encode(),
+        ):
+            return Verdict.DENIED
+        return self._use_nonce(credentials, nc)
+
+    def _nonce_count(self, credentials: DigestCredentials, qop: str | None) -> int | None:
+        if not self._qops:
+            if qop is not None:
+                raise ValueError("the Digest credentials have a qop that was not offered")
+            return None
+        if qop not in self._qops:
+            raise ValueError(f"the Digest qop {qop!r} was not offered")
+        if not credentials.get("cnonce"):
+            raise ValueError("the Digest credentials have no cnonce")
+        nc = credentials.get("nc", "")
+        if not _NC.fullmatch(nc):
+            raise ValueError("the Digest nc is not eight hexadecimal digits")
+        return int(nc, 16)
+
+    def _use_nonce(self, credentials: DigestCredentials, nc: int | None) -> Verdict:
+        nonce = self._nonces.get(credentials["nonce"])
+        if nonce is None:
+            return Verdict.STALE
+        if credentials.get("opaque") != self._opaque:
+            raise ValueError("the Digest opaque is not the one of the challenge")
+        if self._lifetime is not None and self._clock() - nonce.issued >= self._lifetime:
+            return Verdict.STALE
+        if self._uses is not None and nonce.uses >= self._uses:
+            return Verdict.STALE
+        if nc is not None and self._nc_check is not None:
+            if nc <= nonce.last_nc:
+                return Verdict.STALE
+            if self._nc_check == "exact" and nc != nonce.last_nc + 1:
+                return Verdict.STALE
+            nonce.last_nc = nc
+        nonce.uses += 1
+        return Verdict.OK
+
+
+def _same_text_or_uri(left: str, right: str) -> bool:
+    if left == right:
+        return True
+    try:
+        return same_uri(parse_uri(left), parse_uri(right))
+    except ValueError:
+        return False
+
+
+def digest_response(
+    credentials: Mapping[str, str], password: str, method: str, body: bytes = b""
+) -> str:
+    """Compute the ``response`` of Digest credentials (RFC 7616 §3.4.1).
+
+    `credentials` holds the unquoted parameters of the Authorization header, whose algorithm
+    has to be one of :data:`ALGORITHMS`.
+    """
+    name = ALGORITHMS[credentials.get("algorithm", "MD5").upper()]
+
+    def h(*parts: str) -> str:
+        return hashlib.new(name, ":".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+    ha1 = h(credentials["username"], credentials["realm"], password)
+    qop = credentials.get("qop")
+    if qop == "auth-int":
+        ha2 = h(method, credentials["uri"], hashlib.new(name, body).hexdigest())
+    else:
+        ha2 = h(method, credentials["uri"])
+    if qop is None:
+        return h(ha1, credentials["nonce"], ha2)
+    return h(ha1, credentials["nonce"], credentials["nc"], credentials["cnonce"], qop, ha2)
+
+
+def require_algorithms(algorithms: Sequence[str]) -> tuple[str, ...]:
+    """Check that `algorithms` are known and that this Python can compute them.
+
+    Raises ``ValueError``.
+    """
+    if not algorithms:
+        raise ValueError("algorithms is empty: name at least one of " + ", ".join(ALGORITHMS))
+    for algorithm in algorithms:
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"unknown digest algorithm {algorithm!r}: " + ", ".join(ALGORITHMS))
+        try:
+            hashlib.new(ALGORITHMS[algorithm], usedforsecurity=False)
+        except ValueError as error:
+            raise ValueError(
+                f"this Python's OpenSSL cannot compute {algorithm}; leave it out of algorithms"
+            ) from error
+    return tuple(algorithms)

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sockets of the registrar: UDP, TCP and TLS on one asyncio loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from .framing import StreamFramer
+from .message import MAX_MESSAGE, MalformedRequest
+
+Address = tuple[str, int]
+_DATAGRAMS_PER_WAKEUP = 64
+_PORT_TRIES = 50
+
+
+class Flow(Protocol):
+    """Where a message came from, and the way back."""
+
+    protocol: str
+    source: Address
+    local: Address
+
+    def send(self, data: bytes, destination: Address) -> bool:
+        """Send; on a stream the destination is the peer. False when it could not be sent."""
+
+
+class Receiver(Protocol):
+    """What the transports tell the registrar."""
+
+    def on_message(self, data: bytes, flow: Flow) -> None: ...
+    def on_keepalive(self, flow: Flow) -> None: ...
+    def on_broken_stream(self, error: MalformedRequest, flow: Flow) -> None: ...
+
+
+def bind(protocol: str, host: str, port: int) -> socket.socket:
+    """Open a non-blocking socket. Raises ``OSError`` with the address in its text."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:  # a burst of requests waits here while Python works on the ones before it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(512)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot listen on {protocol} {host} port {port}: {error.strerror}"
+        ) from error
+    return sock
+
+
+def bind_all(
+    protocols: tuple[str, ...], host: str, ports: dict[str, int]
+) -> dict[str, socket.socket]:
+    """Open one socket for each protocol.
+
+    UDP and TCP share a free port number when neither asks for one: a client that finds its
+    request too long for UDP goes to TCP on the same port (RFC 3261 §18.1.1).
+    """
+    shared = {"udp", "tcp"} <= set(protocols) and not (ports.get("udp") or ports.get("tcp"))
+    for attempt in range(_PORT_TRIES):
+        sockets: dict[str, socket.socket] = {}
+        try:
+            for protocol in protocols:
+                port = ports.get(protocol, 0)
+                if shared and protocol in ("udp", "tcp"):
+                    other = sockets.get("tcp" if protocol == "udp" else "udp")
+                    port = other.getsockname()[1] if other else 0
+                sockets[protocol] = bind(protocol, host, port)
+            return sockets
+        except OSError:
+            for sock in sockets.values():
+                sock.close()
+            if not shared or attempt == _PORT_TRIES - 1:
+                raise
+    raise AssertionError("not reached")
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    return name[0], name[1]
+
+
+class _UdpFlow:
+    protocol = "udp"
+
+    def __init__(self, sock: socket.socket, source: Address, local: Address) -> None:
+        self._sock = sock
+        self.source = source
+        self.local = local
+
+    def send(self, data: bytes, destination: Address) -> bool:
+        try:
+            self._sock.sendto(data, destination)
+        except OSError:  # a full buffer or a closed port: the datagram is lost, as UDP may
+            return False
+        return True
+
+
+class _StreamFlow(asyncio.Protocol):
+    """One TCP or TLS connection."""
+
+    def __init__(self, server: Server, protocol: str) -> None:
+        self._server = server
+        self.protocol = protocol
+        self.source: Address = ("", 0)
+        self.local: Address = ("", 0)
+        self._framer = StreamFramer()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.source = _address(transport.get_extra_info("peername"))
+        self.local = _address(transport.get_extra_info("sockname"))
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._server.receiver
+        try:
+            for message in self._framer.feed(data):
+                if message:
+                    receiver.on_message(message, self)
+                else:
+                    receiver.on_keepalive(self)
+                    self.send(b"\r\n", self.source)
+        except MalformedRequest as error:
+            receiver.on_broken_stream(error, self)
+            self.close()
+
+    def send(self, data: bytes, destination: Address) -> bool:
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.write(data)
+        return True
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close after what is buffered is sent, or at once with a TCP RST."""
+        transport = self._transport
+        if transport is None:
+            return
+        if reset:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            transport.close()
+
+
+class Server:
+    """Runs the sockets. Everything in :class:`Receiver` is called on its thread."""
+
+    def __init__(self, receiver: Receiver, on_error: Callable[[BaseException], None]) -> None:
+        self.receiver = receiver
+        self.connections: set[_StreamFlow] = set()
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
+        self._on_error = on_error
+        self._sockets: dict[str, socket.socket] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def start(
+        self, sockets: dict[str, socket.socket], ssl_context: ssl.SSLContext | None, timeout: float
+    ) -> None:
+        """Serve on `sockets` until :meth:`stop`. The sockets belong to the server then."""
+        self._sockets = sockets
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(ssl_context, ready), name="sip-registrar", daemon=True
+        )
+        self._thread.start()
+        if not ready.wait(timeout):
+            raise TimeoutError(f"the registrar's thread did not start within {timeout} s")
+
+    def stop(self, timeout: float) -> bool:
+        """Close everything. False when the thread has not ended after `timeout` seconds."""
+        thread, loop = self._thread, self._loop
+        if thread is None:
+            return True
+        if thread is threading.current_thread():
+            raise RuntimeError("a callback of the registrar cannot stop it")
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                loop.call_soon_threadsafe(self._stop)
+        thread.join(timeout)
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def _stop(self) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    def call(self, function: Callable[[], None], timeout: float) -> None:
+        """Run a function on the server's thread and wait for it."""
+        loop = self._loop
+        if loop is None:
+            return
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.set()
+
+        loop.call_soon_threadsafe(run)
+        if not done.wait(timeout):
+            raise TimeoutError(f"the registrar's thread was busy for {timeout} s")
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> None:
+        """Run a function on the server's thread after `delay` seconds, if it still runs then."""
+        assert self._loop is not None
+        self._loop.call_later(delay, function)
+
+    def _run(self, ssl_context: ssl.SSLContext | None, ready: threading.Event) -> None:
+        # A selector loop on every system: the datagrams are read with add_reader.
+        loop = asyncio.SelectorEventLoop()
+        try:
+            loop.set_exception_handler(self._loop_error)
+            self._loop = loop
+            loop.run_until_complete(self._serve(ssl_context, ready))
+        except BaseException as error:
+            self._on_error(error)
+        finally:
+            self._loop = None
+            for sock in self._sockets.values():
+                sock.close()
+            loop.close()
+            ready.set()
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError):  # a peer that went away, or refused the certificate
+            return
+        if not isinstance(error, BaseException):
+            error = RuntimeError(str(context.get("message")))
+        self._on_error(error)
+
+    async def _serve(self, ssl_context: ssl.SSLContext | None, ready: threading.Event) -> None:
+        loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        for protocol, sock in self._sockets.items():
+            if protocol == "udp":
+                local = _address(sock.getsockname())
+                loop.add_reader(sock, self._read_datagrams, sock, local)
+            else:
+                context = ssl_context if protocol == "tls" else None
+                loop.add_reader(sock, self._accept, sock, protocol, context)
+        ready.set()
+        await self._stopping.wait()
+        for sock in self._sockets.values():
+            loop.remove_reader(sock)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """Close every connection: those still shaking hands, then the others."""
+        handshakes = dict(self._handshakes)
+        for task in handshakes:
+            task.cancel()
+        await asyncio.gather(*handshakes, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.close()
+        for _ in range(20):  # time for what is in the buffers; then whoever does not read is cut
+            if not self.connections:
+                break
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.close(reset=True)
+        for _ in range(20):  # the transports need some turns of the loop to finish
+            await asyncio.sleep(0)
+        for sock in handshakes.values():  # of a task that was cancelled before its first step
+            sock.close()
+
+    def _accept(
+        self, listener: socket.socket, protocol: str, context: ssl.SSLContext | None
+    ) -> None:
+        # Not loop.create_server: it does not tell which handshakes are going on, and a
+        # registrar that stops has to end those too.
+        assert self._loop is not None
+        try:
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError as error:  # out of descriptors: better told than tried for ever
+            self._loop.remove_reader(listener)
+            self._on_error(error)
+            return
+        task = self._loop.create_task(self._connect(sock, protocol, context))
+        self._handshakes[task] = sock
+        task.add_done_callback(self._connected)
+
+    async def _connect(
+        self, sock: socket.socket, protocol: str, context: ssl.SSLContext | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        # An OSError is a peer that went away, or one that refuses the certificate.
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(
+                lambda: _StreamFlow(self, protocol), sock, ssl=context
+            )
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_error(error)
+
+    def _read_datagrams(self, sock: socket.socket, local: Address) -> None:
+        for _ in range(_DATAGRAMS_PER_WAKEUP):
+            try:
+                data, name = sock.recvfrom(MAX_MESSAGE)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # an ICMP error of an earlier answer
+                continue
+            flow = _UdpFlow(sock, _address(name), local)
+            if data.strip(b"\r\n\0"):
+                self.receiver.on_message(data, flow)
+            else:
+                self.receiver.on_keepalive(flow)

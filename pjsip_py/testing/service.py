@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a registrar decides about a request: RFC 3261 §8.2, §10.3 and §22."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+
+from .digest import DigestAuthenticator, DigestCredentials, Verdict
+from .headers import split_list
+from .location import LocationService, UpdateRefused
+from .request import ReceivedRequest
+
+HeaderList = list[tuple[str, str]]
+Decision = tuple[int, HeaderList]
+
+_METHODS = "REGISTER, OPTIONS"
+_SUPPORTED = frozenset({"path"})
+
+
+class RegistrarService:
+    """The registrar's own answers; without `digest` it authenticates nobody.
+
+    Not thread-safe: the registrar locks.
+    """
+
+    def __init__(
+        self,
+        location: LocationService,
+        digest: DigestAuthenticator | None,
+        *,
+        proxy_auth: bool,
+        on_bad_credentials: int,
+        domains: Sequence[str] | None,
+        service_route: Sequence[str],
+    ) -> None:
+        self.location = location
+        self.digest = digest
+        self._challenge = 407 if proxy_auth else 401
+        self._on_bad_credentials = on_bad_credentials
+        self._domains = None if domains is None else frozenset(d.lower() for d in domains)
+        self._service_route = tuple(service_route)
+        self._date = (0, "")
+
+    def decide(self, request: ReceivedRequest) -> Decision:
+        """RFC 3261 §8.2 and §10.3: the status code and the headers that go with it."""
+        if request.method == "CANCEL":
+            return 481, []
+        if request.method not in ("REGISTER", "OPTIONS"):
+            return 405, [("Allow", _METHODS)]
+        unknown = [tag for tag in request.message.require if tag.lower() not in _SUPPORTED]
+        if unknown:
+            return 420, [("Unsupported", ", ".join(unknown))]
+        if request.method == "OPTIONS":
+            return 200, [("Allow", _METHODS), ("Supported", "path")]
+        refusal = self._authenticate(request)
+        if refusal is not None:
+            return refusal
+        return self._register(request)
+
+    def _register(self, request: ReceivedRequest) -> Decision:
+        aor = request.parsed.to_uri
+        if self._domains is not None and aor.host not in self._domains:
+            return 404, []
+        path = tuple(one for value in request.headers.getlist("Path") for one in split_list(value))
+        try:
+            self.location.update(
+                aor,
+                request.contact_values,
+                expires=request.headers.get("Expires"),
+                call_id=request.call_id,
+                cseq=request.cseq,
+                path=path,
+            )
+        except UpdateRefused as refused:
+            if refused.code == 423:
+                return 423, [("Min-Expires", str(self.location.min_expires))]
+            return refused.code, [warning(str(refused))]
+        headers = [("Contact", text) for text in self.location.contact_headers(aor)]
+        if path and "path" in {tag.lower() for tag in request.message.supported}:
+            headers += [("Path", one) for one in path]
+        headers += [("Service-Route", route) for route in self._service_route]
+        headers.append(("Date", self._http_date()))
+        return 200, headers
+
+    def _authenticate(self, request: ReceivedRequest) -> Decision | None:
+        """None when the request may go on, else how it is refused (RFC 3261 §22)."""
+        if self.digest is None:
+            return None
+        carrier, asker = (
+            ("Proxy-Authorization", "Proxy-Authenticate")
+            if self._challenge == 407
+            else ("Authorization", "WWW-Authenticate")
+        )
+        try:
+            offered = map(DigestCredentials.parse, request.headers.getlist(carrier))
+            verdict = self.digest.check(
+                [credentials for credentials in offered if credentials is not None],
+                method=request.method,
+                uri=request.uri,
+                body=request.message.body,
+            )
+        except ValueError as error:
+            return 400, [warning(str(error))]
+        if verdict is Verdict.OK:
+            return None
+        if verdict is Verdict.DENIED and self._on_bad_credentials == 403:
+            return 403, []
+        challenges = self.digest.challenges(stale=verdict is Verdict.STALE)
+        return self._challenge, [(asker, challenge) for challenge in challenges]
+
+    def _http_date(self) -> str:
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True))
+        return self._date[1]
+
+
+def warning(text: str) -> tuple[str, str]:
+    """A Warning header that tells a person why (RFC 3261 §20.43)."""
+    clean = "".join(c if c.isprintable() and c not in '"\\' else "'" for c in text[:200])
+    return "Warning", f'399 pjsip_py.testing "{clean}"'
