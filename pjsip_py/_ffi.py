@@ -285,7 +285,17 @@ def client_create(
     handle = ffi.new("uint64_t *")
     registration = ffi.new(
         "pjpy_registration *",
-        (text, len(text), contacts, routes, headers, credentials, expires, min_algorithm, transport),
+        (
+            text,
+            len(text),
+            contacts,
+            routes,
+            headers,
+            credentials,
+            expires,
+            min_algorithm,
+            transport,
+        ),
     )
     check(lib.pjpy_client_create(registration, handle), "registration")
     return int(handle[0])

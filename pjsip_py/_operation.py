@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import WouldBlockError
@@ -156,10 +157,8 @@ class Operation(Generic[T]):
                     future.set_result(None)
 
             def on_done(_: Operation[T]) -> None:
-                try:
+                with suppress(RuntimeError):  # the loop has closed: nobody waits any more
                     loop.call_soon_threadsafe(wake)
-                except RuntimeError:  # the loop has closed: nobody waits any more
-                    pass
 
             self.add_done_callback(on_done)
             try:

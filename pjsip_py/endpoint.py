@@ -8,9 +8,9 @@ import logging
 import threading
 import time
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -119,10 +119,8 @@ class EventStream:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             loop, future = waiter
-            try:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
-            except RuntimeError:
-                pass  # the loop has closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(_set, future)
 
     def close(self) -> None:
         """End the iteration once what has arrived is read."""
@@ -181,6 +179,11 @@ class EventStream:
         self.close()
 
 
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 _open_endpoint: Endpoint | None = None
 _open_lock = threading.Lock()
 
@@ -225,7 +228,7 @@ class Endpoint:
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
         self._streams: list[EventStream] = []
-        self._clients: weakref.WeakSet[RegistrationClient] | set[RegistrationClient] = set()
+        self._clients: set[RegistrationClient] = set()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
         self._resolver = Resolver()
@@ -498,9 +501,9 @@ class Endpoint:
         return client
 
     @overload
-    def add_account(self, aor: str | AccountConfig, **options: Any) -> Account: ...
-    @overload
     def add_account(self, aor: str | AccountConfig, *, cls: type[A], **options: Any) -> A: ...
+    @overload
+    def add_account(self, aor: str | AccountConfig, **options: Any) -> Account: ...
     def add_account(
         self, aor: str | AccountConfig, *, cls: type[Account] = Account, **options: Any
     ) -> Account:
@@ -530,9 +533,7 @@ class Endpoint:
     @overload
     def on(self, kind: type[E], handler: Callable[[E], object]) -> Callable[[E], object]: ...
     @overload
-    def on(
-        self, kind: type[E]
-    ) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
+    def on(self, kind: type[E]) -> Callable[[Callable[[E], object]], Callable[[E], object]]: ...
     def on(self, kind: type[E], handler: Callable[[E], object] | None = None) -> Any:
         """Call *handler* with every event of class *kind*; without one, a decorator."""
         if not (isinstance(kind, type) and issubclass(kind, Event)):
@@ -622,9 +623,7 @@ class Endpoint:
             )
         elif record.kind == _ffi.EV_DROPPED:
             self._emit(
-                EventsDropped(
-                    time=when, seq=record.seq, trace=record.value[0], log=record.value[1]
-                )
+                EventsDropped(time=when, seq=record.seq, trace=record.value[0], log=record.value[1])
             )
 
     # -- driving ----------------------------------------------------------------------------------
@@ -667,10 +666,8 @@ class Endpoint:
 
 
 async def _quietly(operation: Any) -> None:
-    try:
+    with suppress(PjsipError):  # an unregister that fails has been reported as RegState
         await operation
-    except PjsipError:
-        pass  # an unregister that fails has been reported as RegState
 
 
 def _refuse_second(endpoint: Endpoint) -> None:

@@ -346,6 +346,10 @@ def from_outcome(
         cls = class_of_status(status) if status else AuthenticationError
         if not issubclass(cls, AuthenticationError):
             cls = UnsupportedAlgorithmError  # PJ_ENOTSUP and the like
+        if cls is StaleNonceError and response is not None and not response.stale:
+            # PJSIP takes any new nonce for a stale one and tries again; the registrar never
+            # called ours stale, so it was the secret that it refused.
+            cls = WrongPasswordError
     elif not local or code == 408:
         cls = class_of_code(code)
     elif verify_status:

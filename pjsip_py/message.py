@@ -236,6 +236,13 @@ class Response:
         return _int(self.headers.get("Min-Expires"))
 
     @property
+    def stale(self) -> bool:
+        """Whether a challenge says that only the nonce was too old (RFC 7616 §3.3)."""
+        challenges = self.headers.get_all("WWW-Authenticate")
+        challenges += self.headers.get_all("Proxy-Authenticate")
+        return any(re.search(r'\bstale\s*=\s*"?true', c, re.IGNORECASE) for c in challenges)
+
+    @property
     def path(self) -> tuple[str, ...]:
         """Path (RFC 3327), topmost first."""
         return tuple(self.headers.values_of("Path"))

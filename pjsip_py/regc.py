@@ -326,7 +326,9 @@ class RegistrationClient:
         is the Operation only: no RegState, for the registration's state does not change.
         """
         self._check_open()
-        fetcher = RegistrationClient(self._endpoint, replace(self._config, contacts=(), expires=None))
+        fetcher = RegistrationClient(
+            self._endpoint, replace(self._config, contacts=(), expires=None)
+        )
         fetcher._quiet = True
         self._fetchers.append(fetcher)
         operation = fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
@@ -462,7 +464,9 @@ class RegistrationClient:
             self._config, self._chosen = config, chosen
             handle = self._create_native(config, chosen)
         except OSError as error:
-            self._fail_held(503, f"no route to {address}: {error.strerror}", 120000 + error.errno)
+            self._fail_held(
+                503, f"{address}: {error.strerror}", errors.OS_ERRNO + (error.errno or 0)
+            )
         except errors.PjsipError as error:
             self._end_held(error)
         else:

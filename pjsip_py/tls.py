@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
@@ -39,7 +39,7 @@ class TlsConfig:
     def __post_init__(self) -> None:
         for field in ("ca_file", "cert_file", "key_file"):
             self._check_readable(field)
-        if self.ca_path is not None and not os.path.isdir(check_text("ca_path", self.ca_path)):
+        if self.ca_path is not None and not Path(check_text("ca_path", self.ca_path)).is_dir():
             raise ConfigError(f"ca_path: {self.ca_path!r} is no directory")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("cert_file and key_file go together")
@@ -95,10 +95,10 @@ def system_trust() -> tuple[str | None, str | None]:
     paths = ssl.get_default_verify_paths()
     if paths.cafile:
         return paths.cafile, None
-    if paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath):
+    if paths.capath and any(Path(paths.capath).glob("*")):
         return None, paths.capath
     for file in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"):
-        if os.path.isfile(file):
+        if Path(file).is_file():
             return file, None
     try:
         import certifi

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .errors import ConfigError, InvalidUriError
+from .message import split_outside_quotes
 
 # One less than PJSIP_MAX_URL_SIZE: PJSIP prints a URI into a buffer of that size.
 MAX_URI = 1023
@@ -180,10 +181,11 @@ def host_port(host: str, port: int) -> str:
 
 
 # What PJSIP or an argument of its own makes; a second one would contradict it.
-_OWN_HEADERS = frozenset(
-    "via v from f to t call-id i cseq contact m max-forwards expires route record-route "
-    "authorization proxy-authorization content-length l content-type c user-agent".split()
-)
+_OWN_HEADERS = {
+    *("via", "v", "from", "f", "to", "t", "call-id", "i", "cseq", "contact", "m", "expires"),
+    *("max-forwards", "route", "record-route", "authorization", "proxy-authorization"),
+    *("content-length", "l", "content-type", "c", "user-agent"),
+}
 
 
 def check_headers(value: object) -> tuple[tuple[str, str], ...]:
@@ -211,11 +213,11 @@ _PARAM_VALUE = re.compile(rf'{_PARAM}|"(?:[^"\\]|\\.)*"')
 def check_params(field: str, value: object) -> str:
     """``;name=value…`` from a mapping (None: no value) or from such a string."""
     if isinstance(value, str):
-        value = dict(
-            (p.partition("=")[0].strip(), p.partition("=")[2].strip() if "=" in p else None)
-            for p in _split_params(check_text(field, value))
-            if p.strip()
-        )
+        value = {
+            p.partition("=")[0].strip(): p.partition("=")[2].strip() if "=" in p else None
+            for p in split_outside_quotes(check_text(field, value), ";")
+            if p
+        }
     if not isinstance(value, dict):
         raise ConfigError(f"{field} must be a mapping or a string of ;name=value")
     text = ""
@@ -228,19 +230,3 @@ def check_params(field: str, value: object) -> str:
             raise ConfigError(f'{field} {name}: {content!r} must be a token or a "quoted string"')
         text += "=" + content
     return text
-
-
-def _split_params(text: str) -> list[str]:
-    parts, current, quoted, escaped = [], "", False, False
-    for char in text:
-        if quoted:
-            quoted = escaped or char != '"'
-            escaped = char == "\\" and not escaped
-        elif char == '"':
-            quoted = True
-        elif char == ";":
-            parts.append(current)
-            current = ""
-            continue
-        current += char
-    return [*parts, current]

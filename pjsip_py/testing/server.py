@@ -130,7 +130,9 @@ class _StreamFlow(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._transport = None
+        if self._transport is not None:
+            self._transport.close()  # Python 3.10's TLS transport takes itself for open still
+            self._transport = None
 
     def data_received(self, data: bytes) -> None:
         receiver = self._server.receiver

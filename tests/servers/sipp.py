@@ -27,6 +27,7 @@ DEFAULTS = {
     "password": "alice-password",
     "status": "SIP/2.0 200 OK",
     "header": "X-Nothing: 0",
+    "length": "0",
 }
 
 

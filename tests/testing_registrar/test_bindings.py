@@ -95,6 +95,12 @@ def test_several_contacts_in_one_header_and_in_many(client: Any) -> None:
     ]
 
 
+def test_the_last_of_equal_contacts_counts(client: Any) -> None:
+    client.register("<sip:a@127.0.0.1>;expires=10")
+    reply = client.register("<sip:a@127.0.0.1>;expires=20", "<sip:a@127.0.0.1;ob>;expires=30")
+    assert reply.all("Contact") == ["<sip:a@127.0.0.1;ob>;expires=30"]
+
+
 def test_fetch_changes_nothing(client: Any, registrar: Registrar) -> None:
     assert client.fetch() == []
     client.register()

@@ -456,6 +456,15 @@ def test_restart_on_the_same_port(connect: Any, protocol: str) -> None:
         assert connect(registrar).register().code == 200
 
 
+def test_restart_forgets_transactions(registrar: Registrar, client: Any) -> None:
+    data = client.build([client.contact])
+    first = client.ask(data)
+    registrar.stop()
+    registrar.start(keep_bindings=False)
+    assert client.ask(data).raw != first.raw
+    assert [request.answered for request in registrar.requests] == [200, 200]
+
+
 def test_restart_forgets_nonces(connect: Any) -> None:
     with Registrar(users={"alice": "secret"}) as registrar:
         client = connect(registrar)
