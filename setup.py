@@ -59,7 +59,9 @@ def options() -> list[str]:
         if source != "system":
             folders = [str(each.parent) for each in Path(source).glob("lib*/**/libpjproject.pc")]
             if not folders:
-                raise stop(f"PJSIP_PY_PJPROJECT={source}: no lib/pkgconfig/libpjproject.pc is there")
+                raise stop(
+                    f"PJSIP_PY_PJPROJECT={source}: no lib/pkgconfig/libpjproject.pc is there"
+                )
             arguments.append(f"-Dpkg_config_path={folders[0]}")
     extra = shlex.split(os.environ.get("PJSIP_PY_MESON_ARGS", ""))
     if any(each.startswith("-Db_sanitize=") for each in extra):
@@ -69,10 +71,10 @@ def options() -> list[str]:
 
 def check_tools() -> None:
     """Say what is missing before Meson says it at length."""
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    if not any(shutil.which(each) for each in (compiler[0], *(["gcc", "clang"] * ("CC" not in os.environ)))):
+    named = shlex.split(os.environ.get("CC", ""))[:1]
+    if not any(shutil.which(each) for each in named or ("cc", "gcc", "clang")):
         how = install("gcc libc6-dev", "gcc glibc-devel", "xcode-select --install")
-        raise stop(f"there is no C compiler ({compiler[0]}). Install one: {how}")
+        raise stop(f"there is no C compiler {''.join(named)}. Install one: {how}")
     folders = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
     if not any(Path(folder, "Python.h").is_file() for folder in folders):
         how = install("python3-dev", "python3-devel", "brew install python")

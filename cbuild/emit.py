@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the C source of the extension module: ``python emit.py OUTPUT.c DECLARATIONS.cdef.h ...``."""
+"""Write the C source of the extension module: ``python emit.py OUTPUT.c CDEF.h ...``."""
 
 from __future__ import annotations
 

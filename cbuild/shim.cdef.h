@@ -106,7 +106,7 @@ typedef struct pjpy_stats {
     uint64_t assertions;        /* PJSIP assertions that did not hold */
     uint64_t commands, wakeups;
     uint32_t clients, transports, connections, resolving;
-    uint64_t pool_bytes;        /* held from the system by PJSIP's pools */
+    uint64_t pools;             /* memory pools that PJSIP has in use */
 } pjpy_stats;
 
 int pjpy_start(const pjpy_config *config);

@@ -266,6 +266,7 @@ class GlobalError(RegistrationError):
 
 # -- from C's numbers ----------------------------------------------------------------------------
 
+PJ_ENOTSUP = 70012
 OS_ERRNO, OS_ERRNO_END = 120000, 170000
 _SIP, _SIP_END = 170100, 170800
 
@@ -344,8 +345,8 @@ def from_outcome(
         code = code if code in (401, 407) else 401
     elif not local and code in (401, 407):
         cls = class_of_status(status) if status else AuthenticationError
-        if not issubclass(cls, AuthenticationError):
-            cls = UnsupportedAlgorithmError  # PJ_ENOTSUP and the like
+        if status == PJ_ENOTSUP:
+            cls = UnsupportedAlgorithmError
         if cls is StaleNonceError and response is not None and not response.stale:
             # PJSIP takes any new nonce for a stale one and tries again; the registrar never
             # called ours stale, so it was the secret that it refused.

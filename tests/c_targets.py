@@ -24,7 +24,10 @@ def build(*targets: str) -> Path:
     folder = ROOT / "build" / current.read_text().strip()
     done = subprocess.run(
         [sys.executable, "-m", "mesonbuild.mesonmain", "compile", "-C", folder, *targets],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

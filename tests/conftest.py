@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+
 from servers.certs import Certificates
 from servers.kamailio import Kamailio
-from servers.process import MissingServer, has_ipv6_loopback
+from servers.process import MissingServer
 from servers.sipp import Sipp
 
 if TYPE_CHECKING:
@@ -124,12 +125,6 @@ _bulk_numbers = itertools.count(1)
 def user() -> str:
     """A user name of Kamailio's that no other test has bindings under; see BULK_PASSWORD."""
     return f"bulk{next(_bulk_numbers)}"
-
-
-@pytest.fixture
-def ipv6() -> None:
-    if not has_ipv6_loopback():
-        pytest.skip("no [::1] here: sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
 
 
 @pytest.fixture

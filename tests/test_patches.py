@@ -12,9 +12,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_targets import ROOT, build, options
-
 import stage
+from c_targets import ROOT, build, options
 
 IDS = [patch["id"] for patch in stage.read_patches(ROOT / "vendor" / "patches.toml")]
 
@@ -64,7 +63,8 @@ def test_a_patch_changes_the_copy_only(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "file", "times"), [("three", "a.c", "0 times"), ("two", "a.c", "2 times"), ("x", "c.c", "not in")]
+    ("before", "file", "times"),
+    [("three", "a.c", "0 times"), ("two", "a.c", "2 times"), ("x", "c.c", "not in")],
 )
 def test_a_patch_that_does_not_fit_fails_and_names_itself(
     tree: Path, tmp_path: Path, before: str, file: str, times: str

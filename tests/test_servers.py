@@ -11,16 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from servers.kamailio import BULK_PASSWORD, Kamailio
+
+from servers.kamailio import BULK_PASSWORD, TRANSPORTS, Kamailio
 from servers.process import ServerError, wait_until
 from servers.rawclient import RawClient, Reply, authorization
 from servers.sipp import Sipp
 
 pytestmark = pytest.mark.timeout(20)
-
-TRANSPORTS = [
-    (protocol, host) for protocol in ("udp", "tcp", "tls") for host in ("127.0.0.1", "::1")
-]
 
 
 @pytest.mark.parametrize(("protocol", "host"), TRANSPORTS)
@@ -28,8 +25,6 @@ TRANSPORTS = [
 def test_kamailio_registers_over(
     request: pytest.FixtureRequest, server: str, protocol: str, host: str, user: str
 ) -> None:
-    if ":" in host:
-        request.getfixturevalue("ipv6")
     kamailio: Kamailio = request.getfixturevalue(server)
     with kamailio.client(protocol, host) as client:
         challenge = client.register(user)

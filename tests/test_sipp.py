@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from servers.sipp import Sipp
 
 import pjsip_py as pjsip
+from servers.sipp import Sipp
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -153,7 +153,6 @@ def test_late_duplicates_change_nothing(ep: pjsip.Endpoint, sipp: StartSipp, pro
         {"header": "Contact: <sip:alice@"},
         {"header": "CSeq: banana"},
         {"header": "Via: not a via"},
-        {"length": "4000"},
     ],
     ids=lambda broken: "=".join(*broken.items()),
 )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Obtain the pinned pjproject source: find it, verify it, unpack it, leave it pristine.
 
-``python vendor/fetch.py`` prints the folder of the verified tree (``vendor/pjproject-<version>``) and
-exits 0, or says on standard error everything that was tried and what to do about it, and exits 1.
+``python vendor/fetch.py`` prints the folder of the verified tree (``vendor/pjproject-<version>``)
+and exits 0, or says on standard error what was tried and what to do about it, and exits 1.
 
-What is accepted is decided by one number in ``pjproject.toml``: the content hash over the files that
-are compiled.  Where the archive came from, what it was called and how it was packed do not matter.
+What is accepted is decided by one number in ``pjproject.toml``: the content hash over the files
+that are compiled.  Where an archive came from and how it was packed do not matter.
 """
 
 from __future__ import annotations
@@ -143,8 +143,11 @@ def unpack(archive: Path, pin: Pin) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         new.chmod(0o755)
-        if pin.tree.exists():
-            shutil.rmtree(pin.tree)
+        if pin.tree.exists():  # edited, or of an earlier pin: whoever edited it may want it
+            old = pin.tree.with_name(pin.tree.name + ".replaced")
+            shutil.rmtree(old, ignore_errors=True)
+            pin.tree.rename(old)
+            print(f"{pin.tree} was not as pinned: it is now {old.name}", file=sys.stderr)
         try:
             new.rename(pin.tree)
         except OSError:
@@ -158,7 +161,7 @@ def unpack(archive: Path, pin: Pin) -> None:
 
 
 def cache_folder() -> Path:
-    """Where downloaded archives are kept: ``$XDG_CACHE_HOME/pjsip-py``, else ``~/.cache/pjsip-py``."""
+    """Where downloads are kept: ``$XDG_CACHE_HOME/pjsip-py``, else ``~/.cache/pjsip-py``."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(base, "pjsip-py")
     try:
@@ -180,17 +183,23 @@ def download(url: str, target: Path) -> None:
     """Fetch one URL with a limit on size and time."""
     deadline = time.monotonic() + DOWNLOAD_TIMEOUT
     request = urllib.request.Request(url, headers={"User-Agent": "pjsip-py-build"})
-    with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT) as reply, target.open("wb") as out:
+    with (
+        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT) as reply,
+        target.open("wb") as out,
+    ):
         while block := reply.read(1 << 16):
             out.write(block)
             if out.tell() > MAX_ARCHIVE:
                 raise FetchError(f"{url}: larger than {MAX_ARCHIVE} bytes")
             if time.monotonic() > deadline:
                 raise FetchError(f"{url}: not complete after {DOWNLOAD_TIMEOUT} s")
+        announced = reply.headers.get("Content-Length")
+        if announced and int(announced) != out.tell():
+            raise FetchError(f"{url}: ended after {out.tell()} of {announced} bytes")
 
 
 def apt_mirrors(etc: Path = Path("/etc/apt")) -> list[tuple[str, str]]:
-    """``(URI, Signed-By)`` of every package archive that this machine has configured, Debian-looking first."""
+    """``(URI, Signed-By)`` of the package archives configured here, Debian-looking ones first."""
     found: dict[str, str] = {}
 
     def add(uri: str, signed_by: str) -> None:
@@ -246,18 +255,23 @@ def _stanzas(lines: Iterable[str]) -> Iterator[dict[str, str]]:
             stanza[name] = value.strip()
 
 
+def apt_helper() -> str | None:
+    """apt's own downloader, which checks what it gets."""
+    for path in ("/usr/lib/apt/apt-helper", "/usr/libexec/apt/apt-helper"):
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
 def debian_archive(pin: Pin, mirror: str, signed_by: str, target: Path) -> None:
     """Fetch the pinned component of a Debian source package through a private apt configuration.
 
     Nothing of the machine's own apt state is read but the mirror's address, and nothing is written
     outside a temporary folder; no privilege is needed.
     """
-    helper = next(
-        (p for p in ("/usr/lib/apt/apt-helper", "/usr/libexec/apt/apt-helper") if os.path.exists(p)),
-        None,
-    )
-    if helper is None or shutil.which("apt-get") is None:
-        raise FetchError("apt: not on this machine")
+    helper = apt_helper()
+    if helper is None:
+        raise FetchError("apt is not on this machine")
     package, sha256 = pin.debian["package"], pin.debian["sha256"]
     with tempfile.TemporaryDirectory(prefix="pjsip-py-apt-") as folder:
         apt = Path(folder)
@@ -292,7 +306,9 @@ def debian_archive(pin: Pin, mirror: str, signed_by: str, target: Path) -> None:
                 fields = line.split()
                 if len(fields) == 3 and fields[0] == sha256:
                     uri = f"{mirror}/{stanza['directory']}/{fields[2]}"
-                    _run([helper, *arguments, "download-file", uri, str(target), f"SHA256:{sha256}"])
+                    _run(
+                        [helper, *arguments, "download-file", uri, str(target), f"SHA256:{sha256}"]
+                    )
                     return
     raise FetchError(
         f"no version of source package {package} in {', '.join(pin.suites)} "
@@ -342,7 +358,7 @@ def obtain(pin: Pin | None = None) -> Path:
 
     tried: list[str] = []
     if pin.tree.exists():
-        tried.append(f"{pin.tree}: there, but not as it was unpacked (edited?); it is never used so")
+        tried.append(f"{pin.tree}: is there, but not as pinned (edited?)")
     cache = cache_folder()
     for archive in cached(pin, cache):
         try:
@@ -383,7 +399,7 @@ def obtain(pin: Pin | None = None) -> Path:
                 "To go on, do one of these and build again:",
                 "  - bring a network connection (or a proxy in https_proxy) to one of the above",
                 f"  - put an archive of pjproject {pin.version} on this machine and set "
-                f"{TARBALL_VARIABLE}=/path/to/it (any tar of {pin.urls[0]} will do)",
+                f"{TARBALL_VARIABLE}=/path/to/it (upstream's release, or Debian's component)",
                 "  - set PJSIP_PY_PJPROJECT=/prefix (or =system) to link an installed pjproject",
             ]
         )

@@ -165,7 +165,7 @@ static int fill_stats(pjpy_stats *stats)
     stats->transports = handle_count(OBJ_TRANSPORT);
     stats->connections = (uint32_t)pjpy.connections.used;
     stats->resolving = query_count();
-    stats->pool_bytes = pjpy.pools.used_size;
+    stats->pools = pjpy.pools.used_count;
     return 0;
 }
 

@@ -101,7 +101,6 @@ typedef struct engine {
     struct client *ready;       /* clients that may start a request */
     struct query *queries;      /* names that Python resolves */
     uint64_t query_id;
-    struct client *sending;     /* inside pjsip_regc_send() */
 } engine;
 
 extern engine pjpy;
@@ -154,6 +153,7 @@ typedef struct client {
 /* worker */
 int client_command(command *cmd);
 void client_run_ready(void);
+client *client_of(const pjsip_msg *msg); /* by its Call-ID */
 pj_status_t client_on_tx(pjsip_tx_data *tdata);
 void client_leave_transport(client *c, const void *transport);
 void client_free_all(void);
@@ -181,6 +181,7 @@ typedef struct query {
     void *token;
     pjsip_resolver_callback *done;
     client *client;
+    pjsip_tx_data *tdata;       /* held by PJSIP until done() */
     char host[];
 } query;
 

@@ -176,7 +176,7 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
 
 /* ------------------------------------------------- watch over REGISTERs */
 
-static client *client_of(const pjsip_msg *msg)
+client *client_of(const pjsip_msg *msg)
 {
     const pjsip_cid_hdr *id =
         pjsip_msg_find_hdr((pjsip_msg *)msg, PJSIP_H_CALL_ID, NULL);
@@ -404,10 +404,10 @@ static void do_create(client *c)
 /* Ends the transaction in flight; its outcome comes as a local failure. */
 static void abort_current(client *c)
 {
-    if (c->tsx) {
-        pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
-    } else if (c->query) {
+    if (c->query) {             /* before tsx, which is then the one before */
         query_fail(c->query, PJ_ERESOLVE);
+    } else if (c->tsx) {
+        pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
     } else {
         c->abandoned = 1;
         c->stash = (stash){ .used = 1, .code = PJSIP_SC_REQUEST_TIMEOUT };
@@ -516,9 +516,7 @@ static void start(client *c, command *cmd)
     queue_push(&event, NULL, NULL);
     note_call_id(c, tdata);
     start_timer(c, cmd->timeout_ms);
-    pjpy.sending = c;
     status = pjsip_regc_send(c->regc, tdata);
-    pjpy.sending = NULL;
     if (status != PJ_SUCCESS && c->current == cmd)
         stash_failure(c, PJSIP_SC_SERVICE_UNAVAILABLE, status);
 }
@@ -639,20 +637,26 @@ static int fill_info(uint64_t handle, pjpy_info *out)
     return 0;
 }
 
-/* A REGISTER in flight goes on to its end inside PJSIP, unheard. */
+/* A REGISTER in flight is ended, not left to PJSIP: the transport it is bound
+   to may go next. */
 static void client_free(client *c)
 {
+    pjsip_transaction *tsx = c->tsx;
+    query *q = c->query;
+
     unmake_ready(c);
     queue_forget(c);
     if (c->call_id[0])
         map_remove(&pjpy.calls, map_hash(c->call_id, strlen(c->call_id)));
-    if (c->query)
-        c->query->client = NULL;
     pj_timer_heap_cancel_if_active(
         pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
-    forget_tsx(c);
     if (c->regc)
-        pjsip_regc_destroy(c->regc);
+        pjsip_regc_destroy(c->regc); /* no callback from here on */
+    if (q)
+        query_fail(q, PJ_ERESOLVE);
+    if (tsx)
+        pjsip_tsx_terminate(tsx, PJSIP_SC_REQUEST_TIMEOUT);
+    forget_tsx(c);
     free_text(c->text, c->registration.length);
     free(c->current);
     while (c->waiting) {
@@ -683,7 +687,8 @@ void client_free_all(void)
     handle_each(OBJ_CLIENT, destroy_each);
 }
 
-/* The transport is about to close: let go of it.  A client that was pinned
+/* The transport is about to close: let go of it, for PJSIP counts no
+   references to a listener.  A client that was pinned
    to it fails from now on, rather than leave by another door. */
 void client_leave_transport(client *c, const void *gone)
 {
@@ -696,6 +701,8 @@ void client_leave_transport(client *c, const void *gone)
     if (info.transport == gone)
         pjsip_regc_release_transport(c->regc);
     if (c->pinned == gone) {
+        if ((c->current || c->renewing || c->query) && !c->stash.used)
+            abort_current(c);
         pjsip_regc_set_transport(c->regc, &none);
         c->pinned = NULL;
         c->transport_gone = 1;

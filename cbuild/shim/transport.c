@@ -143,6 +143,18 @@ static void leave(void *object)
     client_leave_transport(object, leaving);
 }
 
+static void fail_queries_towards(const pjsip_tpfactory *listener)
+{
+    query *next;
+
+    for (query *q = pjpy.queries; q; q = next) {
+        next = q->next;
+        if (q->tdata->tp_sel.type == PJSIP_TPSELECTOR_LISTENER &&
+            q->tdata->tp_sel.u.listener == listener)
+            query_fail(q, PJ_ERESOLVE);
+    }
+}
+
 static void transport_free(transport *t)
 {
     leaving = t->udp ? (void *)t->udp : (void *)t->factory;
@@ -150,6 +162,7 @@ static void transport_free(transport *t)
     if (t->udp) {
         pjsip_transport_shutdown2(t->udp, PJ_TRUE);
     } else {
+        fail_queries_towards(t->factory);
         (*t->factory->destroy)(t->factory);
     }
     free(t);
@@ -393,7 +406,9 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
     q->done = done;
     str_copy(q->host, (size_t)host->slen + 1, host);
     q->target.addr.host = pj_str(q->host);
-    q->client = pjpy.sending;
+    /* Whoever resolves in this library does it to send this. */
+    q->tdata = ((pjsip_send_state *)token)->tdata;
+    q->client = client_of(q->tdata->msg);
     if (q->client)
         q->client->query = q;
     q->next = pjpy.queries;

@@ -9,7 +9,7 @@
 
 #include "internal.h"
 
-#define SAME(ours, theirs)                                                     \
+#define SAME(ours, theirs) \
     _Static_assert((int)(ours) == (int)(theirs), #ours " is not " #theirs)
 
 SAME(PJPY_PROTOCOL_UDP, PJSIP_TRANSPORT_UDP);

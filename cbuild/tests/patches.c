@@ -55,7 +55,7 @@ static void auth_nc_hex(void)
         "Call-ID: 1\r\nCSeq: 1 REGISTER\r\n"
         "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\", qop=\"auth\"\r\n"
         "Content-Length: 0\r\n\r\n";
-    pjsip_cred_info credential = {0};
+    pjsip_cred_info credential = { 0 };
     pjsip_auth_clt_sess session;
     pjsip_rx_data rdata;
     pjsip_tx_data *tdata = new_register("sip:example.com"), *again;
@@ -120,8 +120,8 @@ static void header_printer(void)
 {
     pjsip_supported_hdr *list = pjsip_supported_hdr_create(pool);
     pjsip_ctype_hdr *type = pjsip_ctype_hdr_create(pool);
-    pjsip_param parameter = {.name = pj_str("charset"),
-                             .value = pj_str("utf-8")};
+    pjsip_param parameter = { .name = pj_str("charset"),
+                              .value = pj_str("utf-8") };
     list->count = 3;
     list->values[0] = pj_str("path");
     list->values[1] = pj_str("outbound");
@@ -147,7 +147,7 @@ static pjsip_msg_body *new_text(unsigned length)
 {
     pj_str_t type = pj_str("text"), subtype = pj_str("plain");
     char *text = pj_pool_alloc(pool, length);
-    pj_str_t data = {text, length};
+    pj_str_t data = { text, length };
     memset(text, 'x', length);
     return pjsip_msg_body_create(pool, &type, &subtype, &data);
 }
@@ -158,7 +158,7 @@ static void message_printer(void)
        all the places where the end can fall. */
     for (unsigned fill = 1; fill < 200; fill++) {
         pjsip_tx_data *tdata = new_register("sip:example.com");
-        char value[256] = {0};
+        char value[256] = { 0 };
         memset(value, 'v', fill);
         add_header(tdata->msg, "X-Fill", value);
         for (int with_body = 0; with_body < 3; with_body++) {
@@ -178,7 +178,7 @@ static void message_printer(void)
     static char longer[1024];
     memset(longer, 'M', sizeof longer);
     pjsip_tx_data *tdata = new_register("sip:example.com");
-    tdata->msg->line.req.method.name = (pj_str_t){longer, sizeof longer};
+    tdata->msg->line.req.method.name = (pj_str_t){ longer, sizeof longer };
     char *buffer = guarded(300);
     CHECK(pjsip_msg_print(tdata->msg, buffer, 300) < 0);
     check_guard(buffer, 300);
@@ -186,7 +186,7 @@ static void message_printer(void)
 
     pjsip_msg *response = pjsip_msg_create(pool, PJSIP_RESPONSE_MSG);
     response->line.status.code = 200;
-    response->line.status.reason = (pj_str_t){longer, sizeof longer};
+    response->line.status.reason = (pj_str_t){ longer, sizeof longer };
     buffer = guarded(300);
     CHECK(pjsip_msg_print(response, buffer, 300) < 0);
     check_guard(buffer, 300);
@@ -200,8 +200,9 @@ static void multipart_printer(void)
         pj_str_t name = pj_str("Contact"), value = pj_str("<sip:a@b>;c=d");
         pjsip_multipart_part *part = pjsip_multipart_create_part(pool);
         for (int k = 0; k < 3; k++)
-            pj_list_push_back(&part->hdr, pjsip_parse_hdr(pool, &name, value.ptr,
-                                                          value.slen, NULL));
+            pj_list_push_back(
+                &part->hdr,
+                pjsip_parse_hdr(pool, &name, value.ptr, value.slen, NULL));
         part->body = new_text(10);
         if (i == 1) /* then nothing stands between headers and blank line */
             part->body->content_type.type.slen = 0;
@@ -237,7 +238,7 @@ static void names(void)
 
 static void epoll_add_failure(void)
 {
-    pj_ioqueue_callback callbacks = {0};
+    pj_ioqueue_callback callbacks = { 0 };
     pj_ioqueue_key_t *key;
     pj_ioqueue_t *queue;
     pj_grp_lock_t *lock;
@@ -278,7 +279,7 @@ static void on_outcome(void *token, pjsip_event *event)
    is freed (close_endpoint() counts the pools). */
 static void send_request(void)
 {
-    pj_time_val tick = {0, 10};
+    pj_time_val tick = { 0, 10 };
     for (int i = 0; i < 20; i++) {
         /* no TCP transport was started: sending fails at once */
         pjsip_tx_data *tdata = new_register("sip:127.0.0.1:9;transport=tcp");
@@ -296,13 +297,13 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } cases[] = {
-        {"auth-nc-hex", auth_nc_hex},
-        {"send-request-keeps-transaction", send_request},
-        {"message-printer-bounds", message_printer},
-        {"header-printer-bounds", header_printer},
-        {"multipart-printer-bounds", multipart_printer},
-        {"names-are-not-formats", names},
-        {"epoll-add-failure", epoll_add_failure},
+        { "auth-nc-hex", auth_nc_hex },
+        { "send-request-keeps-transaction", send_request },
+        { "message-printer-bounds", message_printer },
+        { "header-printer-bounds", header_printer },
+        { "multipart-printer-bounds", multipart_printer },
+        { "names-are-not-formats", names },
+        { "epoll-add-failure", epoll_add_failure },
     };
     for (size_t i = 0; argc == 2 && i < PJ_ARRAY_SIZE(cases); i++) {
         if (strcmp(argv[1], cases[i].name) == 0) {

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from servers.certs import Certificates
 from servers.process import (
     MissingServer,
@@ -38,6 +40,20 @@ USERS = {
     "assistant": "assistant-password",
 }
 
+# Every (protocol, host) that a Kamailio listens on, to parametrize tests with.
+TRANSPORTS = [
+    pytest.param(
+        protocol,
+        host,
+        marks=pytest.mark.skipif(
+            ":" in host and not has_ipv6_loopback(),
+            reason="no [::1] here: sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
+        ),
+    )
+    for host in ("127.0.0.1", "::1")
+    for protocol in ("udp", "tcp", "tls")
+]
+
 
 class Kamailio:
     """One Kamailio. The port of UDP and TCP is one number, TLS has another; both stay the same
@@ -46,6 +62,7 @@ class Kamailio:
     users: name to password; the users ``bulk<number>`` exist besides, all with BULK_PASSWORD.
     algorithm: "MD5" or "SHA-256", the one that it challenges with.
     min_expires: seconds, for the user "brief". nonce_expire: seconds until a nonce is stale.
+    memory: shared, in MB; a request takes 10 kB for the 5 s that its transaction lives.
     verify_client: ask TLS clients for a certificate of the CA, and refuse those without.
     """
 
@@ -60,7 +77,7 @@ class Kamailio:
         retry_after: int = 7,
         nonce_expire: int = 300,
         children: int = 2,
-        memory: int = 64,
+        memory: int = 128,
         verify_client: bool = False,
     ) -> None:
         self.directory = directory

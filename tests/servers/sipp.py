@@ -27,7 +27,6 @@ DEFAULTS = {
     "password": "alice-password",
     "status": "SIP/2.0 200 OK",
     "header": "X-Nothing: 0",
-    "length": "0",
 }
 
 

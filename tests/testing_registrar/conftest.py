@@ -205,7 +205,13 @@ def connect() -> Iterator[MakeClient]:
     clients: list[Client] = []
     calls = itertools.count(1)
 
-    def make(registrar: Registrar, protocol: str | None = None, **fields: str) -> Client:
+    def make(
+        registrar: Registrar,
+        protocol: str | None = None,
+        *,
+        user: str = "alice",
+        call_id: str | None = None,
+    ) -> Client:
         protocol = protocol or registrar.protocols[0]
         host, port = registrar.address(protocol)
         sock: socket.socket
@@ -220,8 +226,7 @@ def connect() -> Iterator[MakeClient]:
             context = ssl.create_default_context(cafile=registrar.ca_file)
             sock = context.wrap_socket(sock, server_hostname=host)
         sock.settimeout(DEADLINE)
-        fields.setdefault("call_id", f"call-{next(calls)}")
-        client = Client(registrar, protocol, sock, **fields)
+        client = Client(registrar, protocol, sock, user, call_id or f"call-{next(calls)}")
         clients.append(client)
         return client
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``pjsip-py`` and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+import click
+
+import pjsip_py
+
+from . import codes
+from .demo import demo
+from .inbox import Interrupted
+from .info import info
+from .register import register
+from .registrar import registrar
+from .screen import abandon_stdout
+
+
+@click.group(
+    name="pjsip-py",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Passwords come from a prompt, a file or the environment, never from the command line.",
+)
+@click.version_option(pjsip_py.__version__, "-V", "--version", prog_name="pjsip-py")
+def app() -> None:
+    """SIP registration from the shell, over the real PJSIP stack.
+
+    \b
+    pjsip-py demo                        see it work, with nothing but this machine
+    pjsip-py register sip:you@host       register and stay registered until Ctrl-C
+    pjsip-py registrar                   a registrar to register at
+    """
+
+
+for command in (demo, register, registrar, info):
+    app.add_command(command)
+
+
+def run() -> int:
+    """Run the command line; the exit code."""
+    # Library logs are for --verbose: without a handler Python would print warnings by itself.
+    for name in ("pjsip_py", "pjsip"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    try:
+        code = app.main(prog_name="pjsip-py", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else codes.OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return codes.USAGE
+    except click.ClickException as error:
+        error.show()
+        return codes.USAGE
+    except pjsip_py.PjsipError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return codes.of_error(error)
+    except BrokenPipeError:
+        abandon_stdout()
+        return codes.BROKEN_PIPE
+    except (click.Abort, KeyboardInterrupt) as stop:
+        print(file=sys.stderr)
+        return codes.INTERRUPTED + getattr(stop, "signum", signal.SIGINT)
+
+
+__all__ = ["Interrupted", "app", "run"]

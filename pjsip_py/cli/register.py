@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``pjsip-py register``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import click
+
+import pjsip_py as pjsip
+from pjsip_py.auth import ALGORITHMS
+from pjsip_py.uri import SipUri, default_registrar, parse_aor, parse_registrar, parse_uri
+
+from . import codes
+from .inbox import Inbox, Stop, interruptible
+from .screen import (
+    NOTE,
+    RECEIVED,
+    SENT,
+    Screen,
+    clock,
+    describe_binding,
+    describe_connection,
+    describe_error,
+    describe_outcome,
+    event_record,
+    printable,
+)
+
+PASSWORD_VARIABLE = "PJSIP_PY_PASSWORD"  # noqa: S105
+LEAVE_TIMEOUT = 5.0  # s that an unregister may take after Ctrl-C
+
+
+@click.command(
+    epilog="""\b
+Exit codes:
+  0  registered (and, after Ctrl-C, unregistered)
+  1  refused by the registrar
+  2  wrong usage
+  3  no answer, or no connection
+  4  authentication failed
+
+\b
+Examples:
+  pjsip-py register sip:alice@example.com --password-file secret.txt
+  pjsip-py register sip:alice@example.com --registrar sip:192.0.2.1:5060 --transport tcp --once
+  pjsip-py register sips:alice@example.com --ca-file ca.pem --json | jq .code
+"""
+)
+@click.argument("aor")
+@click.option("--registrar", metavar="URI", help="Default: the domain of the AOR.")
+@click.option("--user", metavar="NAME", help="User name of the credential. Default: the AOR's.")
+@click.option(
+    "--password-file",
+    type=click.File("r", lazy=False),
+    metavar="FILE",
+    help="The password is the first line of this file; '-' is standard input.",
+)
+@click.option("--realm", default="*", metavar="REALM", help="Answer this realm only.")
+@click.option(
+    "--min-algorithm",
+    type=click.Choice(ALGORITHMS),
+    help="Prove the password by nothing weaker than this digest.",
+)
+@click.option("--expires", type=int, default=300, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="How long a request may take. Default: 32 (SIP timer F).",
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["udp", "tcp", "tls"]),
+    help="Default: what the URI asks for, else UDP.",
+)
+@click.option("--ca-file", metavar="PEM", help="Trust these CAs. Default: the system's.")
+@click.option("--cert-file", metavar="PEM", help="Our certificate, for a registrar that asks.")
+@click.option("--key-file", metavar="PEM", help="Its key.")
+@click.option("--insecure", is_flag=True, help="Accept any certificate.")
+@click.option(
+    "--contact",
+    "contacts",
+    multiple=True,
+    metavar="URI",
+    help="Register this contact, not one made from our own address. Up to ten times.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Add a header to each request. May be repeated.",
+)
+@click.option(
+    "--route", "routes", multiple=True, metavar="URI", help="Send by this proxy. May be repeated."
+)
+@click.option(
+    "--once/--watch",
+    "once",
+    default=False,
+    help="Register and exit, leaving the binding; or stay registered until Ctrl-C, then "
+    "unregister (the default).",
+)
+@click.option("--unregister", is_flag=True, help="With --once: remove the binding again.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--trace", is_flag=True, help="Show the SIP messages, without their secrets.")
+@click.option("-v", "--verbose", is_flag=True, help="PJSIP's log on standard error.")
+def register(
+    aor: str,
+    user: str | None,
+    password_file: TextIO | None,
+    realm: str,
+    min_algorithm: str | None,
+    once: bool,
+    unregister: bool,
+    as_json: bool,
+    trace: bool,
+    verbose: bool,
+    **options: Any,
+) -> int:
+    """Register AOR (sip:user@domain) and show what the registrar says.
+
+    The password comes from --password-file or the environment variable PJSIP_PY_PASSWORD.
+    Without either it is asked for when the registrar wants one and standard input is a terminal.
+    """
+    if unregister and not once:
+        raise click.UsageError("--unregister goes with --once: --watch unregisters when it ends.")
+    if verbose:
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s"
+        )
+    secret = Secret(user, realm, min_algorithm, read_password(password_file))
+    config = make_config(aor, secret, options)
+    session = Session(config, secret, once, unregister, Screen(as_json=as_json), trace)
+    return session.run(log_level=5 if verbose else 3)
+
+
+# -- the command line, checked --------------------------------------------------------------------
+
+
+@dataclass
+class Secret:
+    """The credential-to-be: a password may still have to be asked for."""
+
+    user: str | None
+    realm: str
+    min_algorithm: str | None
+    password: str | None
+
+    def __repr__(self) -> str:
+        return "Secret(<hidden>)"
+
+    def credentials(self, aor: SipUri) -> tuple[pjsip.Credentials, ...]:
+        if self.password is None:
+            return ()
+        return (
+            pjsip.Credentials(
+                self.user or aor.user,
+                self.password,
+                realm=self.realm,
+                min_algorithm=self.min_algorithm,
+            ),
+        )
+
+
+def read_password(file: TextIO | None) -> str | None:
+    if file is None:
+        return os.environ.get(PASSWORD_VARIABLE)
+    try:
+        return file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--password-file: cannot be read: {type(error).__name__}") from None
+
+
+def make_config(aor: str, secret: Secret, options: dict[str, Any]) -> pjsip.AccountConfig:
+    """The account that the options describe; :raises click.UsageError: they make none."""
+    try:
+        address = parse_aor("AOR", aor)
+        if ":" in aor.partition(":")[2].partition("@")[0]:
+            raise click.UsageError(
+                "a password in the AOR is there for everyone to see: use --password-file or "
+                + PASSWORD_VARIABLE
+            )
+        server = options["registrar"]
+        routes = list(options["routes"])
+        uri = parse_registrar("--registrar", server) if server else default_registrar(address)
+        registrar = uri.text
+        if routes:
+            routes[0] = with_transport(parse_uri("--route", routes[0]), options["transport"])
+        else:
+            registrar = with_transport(uri, options["transport"])
+        return pjsip.AccountConfig(
+            aor=aor,
+            registrar=registrar,
+            credentials=secret.credentials(address),
+            expires=options["expires"],
+            timeout=options["timeout"],
+            contacts=options["contacts"] or None,
+            headers=[split_header(each) for each in options["headers"]],
+            route=routes,
+            tls=make_tls(options),
+        )
+    except (pjsip.ConfigError, pjsip.InvalidUriError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def with_transport(uri: SipUri, transport: str | None) -> str:
+    """The URI with ``;transport=``, unless it says so already."""
+    if transport is None or uri.transport == transport:
+        return uri.text
+    if uri.scheme == "sips" or "transport" in uri.params:
+        raise click.UsageError(f"--transport {transport}, but {uri.text} asks for {uri.transport}.")
+    return f"{uri.text};transport={transport}"
+
+
+def make_tls(options: dict[str, Any]) -> pjsip.TlsConfig | None:
+    names = ("ca_file", "cert_file", "key_file", "insecure")
+    given = {name: options[name] for name in names if options[name]}
+    return pjsip.TlsConfig(**given) if given else None
+
+
+def split_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise click.UsageError(f"--header {text!r}: write it as 'Name: value'.")
+    return name.strip(), value.strip()
+
+
+# -- the session ----------------------------------------------------------------------------------
+
+
+class Session:
+    """One account from its first REGISTER to the exit code."""
+
+    def __init__(
+        self,
+        config: pjsip.AccountConfig,
+        secret: Secret,
+        once: bool,
+        unregister: bool,
+        screen: Screen,
+        trace: bool,
+    ) -> None:
+        self.config = config
+        self.secret = secret
+        self.once = once
+        self.unregister = unregister
+        self.screen = screen
+        self.trace = trace
+
+    def run(self, log_level: int) -> int:
+        with Inbox() as inbox:
+            endpoint = pjsip.Endpoint(trace=self.trace, log_level=log_level)
+            endpoint.on(pjsip.Event, inbox.put)
+            with endpoint:
+                account = endpoint.add_account(self.config)
+                account.register()
+                try:
+                    return self.follow(account, inbox)
+                except BaseException:
+                    if self.once and not self.unregister:
+                        endpoint.close(network=False)
+                    raise  # and the endpoint unregisters as it closes
+                finally:
+                    if sys.exc_info()[0] is None:
+                        endpoint.close(network=False)
+
+    def follow(self, account: pjsip.Account, inbox: Inbox) -> int:
+        """Show what happens until it is over."""
+        signum = 0
+        registered = False
+        while True:
+            item = inbox.get()
+            if isinstance(item, Stop):
+                if signum or not registered:
+                    return codes.INTERRUPTED + item.signum
+                signum = item.signum
+                account.unregister(timeout=LEAVE_TIMEOUT)
+                continue
+            assert isinstance(item, pjsip.Event)
+            self.show(item)
+            if not isinstance(item, pjsip.RegState):
+                continue
+            if item.error is not None:
+                if not registered and self.ask_password(account, item.error):
+                    account.register()
+                    continue
+                self.explain(item.error)
+                return codes.of_error(item.error)
+            if item.is_unregister:
+                return codes.OK
+            if not registered:
+                registered = True
+                self.show_bindings(item)
+            if self.once:
+                if not self.unregister:
+                    return codes.OK
+                account.unregister(timeout=self.config.timeout)
+
+    def ask_password(self, account: pjsip.Account, error: pjsip.PjsipError) -> bool:
+        """Ask once, if the registrar wants a password and there is somebody to ask."""
+        missing = isinstance(error, pjsip.NoCredentialError) and self.secret.password is None
+        if not missing or not sys.stdin.isatty():
+            return False
+        with interruptible():
+            self.secret.password = click.prompt(
+                f"Password for {self.secret.user or account.aor}",
+                hide_input=True,
+                default="",
+                show_default=False,
+                err=True,
+            )
+        credentials = self.secret.credentials(parse_aor("AOR", account.aor))
+        account.client.set_credentials(credentials)
+        return True
+
+    # -- showing ----------------------------------------------------------------------------------
+
+    def show(self, event: pjsip.Event) -> None:
+        if self.screen.as_json:
+            record = event_record(event)
+            if record is not None:
+                self.screen.json(record)
+            return
+        when = clock(event.time.wall)
+        if isinstance(event, pjsip.RegStarted):
+            what = "unregister" if event.is_unregister else "refresh" if event.renewal else ""
+            to = f"REGISTER {event.client.aor}" + (f" ({what})" if what else "")
+            self.screen.line(when, SENT, to, f"to {event.client.registrar}")
+        elif isinstance(event, pjsip.RegState):
+            self.screen.line(when, *describe_outcome(event))
+        elif isinstance(event, pjsip.SipMessage):
+            mark = SENT if event.direction == "tx" else RECEIVED
+            way = f"{event.protocol} {event.local} {mark} {event.remote}"
+            self.screen.line(when, mark, way)
+            for text in printable(event.text).rstrip().splitlines():
+                self.screen.print(f"    {text}")
+        elif isinstance(event, pjsip.TransportState):
+            if event.state in ("connected", "disconnected", "listening"):
+                what, detail = describe_connection(event)
+                self.screen.line(when, NOTE, what, detail)
+        elif isinstance(event, pjsip.EventsDropped):
+            self.screen.line(when, NOTE, f"{event.count} trace or log records were lost")
+
+    def show_bindings(self, event: pjsip.RegState) -> None:
+        if self.screen.as_json:
+            return
+        for binding in event.bindings:
+            self.screen.line(" " * 12, NOTE, describe_binding(binding))
+        if self.once and not self.unregister:
+            until = time.strftime("%H:%M:%S", time.localtime(event.time.wall + (event.expires or 0)))
+            self.screen.line(" " * 12, NOTE, f"the binding stays until {until}")
+
+    def explain(self, error: pjsip.PjsipError) -> None:
+        hint = error.hint
+        if isinstance(error, pjsip.NoCredentialError):
+            hint = (
+                f"give the password by --password-file or {PASSWORD_VARIABLE}"
+                if self.secret.password is None
+                else f"the credential is for realm {self.secret.realm!r} only; leave out --realm"
+            )
+        elif isinstance(error, pjsip.TlsError) and error.verify_status:
+            hint = "give the registrar's CA by --ca-file, or use the name its certificate is made for"
+        self.screen.error(describe_error(error), hint)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person sees: lines in colour on a terminal, plain ones elsewhere; or JSON Lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from pjsip_py.errors import PjsipError, RegistrationError
+from pjsip_py.events import (
+    Event,
+    EventsDropped,
+    RegStarted,
+    RegState,
+    SipMessage,
+    TransportState,
+)
+from pjsip_py.message import Binding
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+SENT, RECEIVED, NOTE, GOOD, BAD = "→", "←", "·", "✓", "✗"
+_STYLES = {SENT: "cyan", RECEIVED: "blue", NOTE: "dim", GOOD: "bold green", BAD: "bold red"}
+
+
+def printable(text: str) -> str:
+    """*text* from the network without the power to move a cursor: control characters as ``\\x1b``."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError  # rich would exit with 1, which here means "refused"
+
+
+class Screen:
+    """Standard output as a timeline, and standard error for what went wrong."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:  # an arrow must not fail where there is only ASCII
+                reconfigure(errors="replace")
+        self.as_json = as_json
+        self._out = _Console(highlight=False, emoji=False, soft_wrap=True)
+        self._err = _Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def print(self, text: Text | str = "") -> None:
+        self._out.print(text if isinstance(text, Text) else Text(text))
+        self._out.file.flush()
+
+    def line(self, when: str, mark: str, text: str | Text, detail: str = "") -> None:
+        """One line of a timeline: when, an arrow, what happened, and the particulars."""
+        line = Text(f"{when}  ", style="dim")
+        line.append(mark, style=_STYLES[mark])
+        line.append("  ")
+        style = {GOOD: "green", BAD: "red", NOTE: "dim"}.get(mark, "default")
+        shown = Text(printable(text), style=style) if isinstance(text, str) else text
+        if detail:
+            shown = shown.copy()
+            shown.pad_right(max(0, 44 - shown.cell_len))
+            shown.append(f"  {printable(detail)}", style="dim")
+        line.append_text(shown)
+        self.print(line)
+
+    def json(self, record: Mapping[str, Any]) -> None:
+        """One JSON object on a line of its own."""
+        self._out.file.write(json.dumps(record) + "\n")
+        self._out.file.flush()
+
+    def error(self, message: str, hint: str = "") -> None:
+        """What went wrong, and what to do about it, on standard error."""
+        sys.stdout.flush()
+        self._err.print(Text.assemble(("Error: ", "bold red"), printable(message)))
+        if hint:
+            self._err.print(Text.assemble(("Hint: ", "bold"), printable(hint)))
+
+    def waiting(self, what: str) -> AbstractContextManager[object]:
+        """A moving sign of life, on a terminal only."""
+        if self.as_json or not self._out.is_terminal:
+            return nullcontext()
+        return self._out.status(Text(what, style="dim"), spinner="dots")
+
+
+def clock(wall: float) -> str:
+    """Local time of day, to the millisecond."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(wall))}.{int(wall * 1000) % 1000:03d}"
+
+
+def abandon_stdout() -> None:
+    """Let nothing, not even the interpreter's last flush, write to a pipe nobody reads."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# -- in words -------------------------------------------------------------------------------------
+
+
+def describe_error(error: PjsipError) -> str:
+    """``WrongPasswordError: 401 Unauthorized``."""
+    return f"{type(error).__name__}: {error}"
+
+
+def describe_outcome(event: RegState) -> tuple[str, str, str]:
+    """Mark, what happened and particulars of the outcome of a request."""
+    if event.error is not None:
+        if isinstance(event.error, RegistrationError) and not event.local:
+            return BAD, f"{event.code} {event.reason}", type(event.error).__name__
+        return BAD, event.reason, f"{type(event.error).__name__}, nothing from the registrar"
+    details = [event.algorithm] if event.algorithm else []
+    if event.is_unregister:
+        return GOOD, f"{event.code} {event.reason}: unregistered", ", ".join(details)
+    if event.refresh_in is not None:
+        details.append(f"next refresh in {event.refresh_in} s")
+    what = "refreshed" if event.renewal else "registered"
+    return GOOD, f"{event.code} {event.reason}: {what} for {event.expires} s", ", ".join(details)
+
+
+def describe_binding(binding: Binding) -> str:
+    parts = [f"bound to {binding.uri}"]
+    if binding.expires is not None:
+        parts.append(f"for {binding.expires} s")
+    if binding.q is not None:
+        parts.append(f"q={binding.q:g}")
+    return " ".join(parts)
+
+
+def describe_connection(event: TransportState) -> tuple[str, str]:
+    tls = " ".join(event.tls[each] for each in ("protocol", "cipher") if each in event.tls)
+    where = f" to {event.remote}" if event.remote else f" on {event.local}"
+    return f"{event.protocol} {event.state}{where}", tls or event.reason
+
+
+# -- in JSON --------------------------------------------------------------------------------------
+
+
+def error_record(error: PjsipError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": error.hint,
+        "status": error.status,
+    }
+
+
+def event_record(event: Event) -> dict[str, Any] | None:
+    """An event as a JSON object; None for a kind that has none."""
+    head: dict[str, Any] = {"event": "", "time": round(event.time.wall, 6)}
+    if isinstance(event, RegStarted):
+        return head | {
+            "event": "reg_started",
+            "aor": event.client.aor,
+            "registrar": event.client.registrar,
+            "renewal": event.renewal,
+            "unregister": event.is_unregister,
+        }
+    if isinstance(event, RegState):
+        return head | {
+            "event": "reg_state",
+            "aor": event.client.aor,
+            "registrar": event.registrar,
+            "code": event.code,
+            "reason": event.reason,
+            "registered": event.registered,
+            "expires": event.expires,
+            "refresh_in": event.refresh_in,
+            "renewal": event.renewal,
+            "unregister": event.is_unregister,
+            "local": event.local,
+            "algorithm": event.algorithm,
+            "attempt": event.attempt,
+            "retry_in": event.retry_in,
+            "retry_after": getattr(event.error, "retry_after", None),
+            "local_address": event.local_address,
+            "bindings": [_binding_record(each) for each in event.bindings],
+            "error": error_record(event.error),
+        }
+    if isinstance(event, TransportState):
+        return head | {
+            "event": "transport_state",
+            "protocol": event.protocol,
+            "state": event.state,
+            "local": event.local,
+            "remote": event.remote,
+            "reason": event.reason,
+            "tls": dict(event.tls),
+            "error": error_record(event.error),
+        }
+    if isinstance(event, SipMessage):
+        return head | {
+            "event": "message",
+            "direction": event.direction,
+            "protocol": event.protocol,
+            "local": event.local,
+            "remote": event.remote,
+            "text": event.text,
+        }
+    if isinstance(event, EventsDropped):
+        return head | {"event": "events_dropped", "trace": event.trace, "log": event.log}
+    return None
+
+
+def _binding_record(binding: Binding) -> dict[str, Any]:
+    return {
+        "uri": binding.uri,
+        "expires": binding.expires,
+        "q": binding.q,
+        "params": dict(binding.params),
+        "display_name": binding.display_name,
+    }
