@@ -538,11 +538,13 @@ class RegistrationClient:
             error=error,
         )
         self._attempt += 1
+        operation = self._pending.pop(request.operation.request, None)
         try:
             if request.what <= _ffi.UNREGISTER_ALL:
                 self._emit(event)
         finally:
-            self._finish(request.operation.request, None, error)
+            if operation is not None:
+                operation._finish(None, error)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -623,22 +625,22 @@ class RegistrationClient:
             merged=record.value[3],
         )
         self._attempt = attempt + 1 if error else 1
+        # Taken out first: a handler that closes the client must not undo what the wire said.
+        operation = self._pending.pop(record.request, None) if record.request else None
         try:
             self._emit(event)
         finally:
-            if cancelled:
-                self._finish(record.request, None, CancelledError())
-            elif error is not None or response is None:
-                self._finish(record.request, None, error)
-            elif record.request:
-                result = RegistrationResult(
-                    code=record.code,
-                    reason=reason,
-                    expires=expires or 0,
-                    response=response,
-                    algorithm=algorithm,
-                )
-                self._finish(record.request, result, None)
+            if operation is not None:
+                result = None
+                if error is None and response is not None:
+                    result = RegistrationResult(
+                        code=record.code,
+                        reason=reason,
+                        expires=expires or 0,
+                        response=response,
+                        algorithm=algorithm,
+                    )
+                operation._finish(result, CancelledError() if cancelled else error)
 
     def _emit(self, event: Event) -> None:
         if self._quiet:

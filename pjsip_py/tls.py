@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from .errors import ConfigError
 from .uri import check_seconds, check_text
+
+StrPath = str | os.PathLike[str]
 
 # PJ_SSL_SOCK_PROTO_...
 _VERSIONS = {"TLSv1": 4, "TLSv1.1": 8, "TLSv1.2": 16, "TLSv1.3": 32}
@@ -26,10 +29,10 @@ class TlsConfig:
         version; the message names it.
     """
 
-    ca_file: str | None = None  #: PEM file of trusted CAs
-    ca_path: str | None = None  #: directory of trusted CAs, hashed as OpenSSL wants it
-    cert_file: str | None = None  #: PEM file of our certificate and its chain
-    key_file: str | None = None  #: PEM file of its key; may be the same file
+    ca_file: StrPath | None = None  #: PEM file of trusted CAs
+    ca_path: StrPath | None = None  #: directory of trusted CAs, hashed as OpenSSL wants it
+    cert_file: StrPath | None = None  #: PEM file of our certificate and its chain
+    key_file: StrPath | None = None  #: PEM file of its key; may be the same file
     key_password: str | None = None
     #: Accept any certificate.  Whoever is in the path can then read and change everything.
     insecure: bool = False
@@ -37,9 +40,15 @@ class TlsConfig:
     timeout: float = 10.0  #: seconds for the handshake
 
     def __post_init__(self) -> None:
+        for field in ("ca_file", "ca_path", "cert_file", "key_file"):
+            path = getattr(self, field)
+            if isinstance(path, os.PathLike):
+                path = os.fspath(path)
+            if path is not None:
+                object.__setattr__(self, field, check_text(field, path))
         for field in ("ca_file", "cert_file", "key_file"):
             self._check_readable(field)
-        if self.ca_path is not None and not Path(check_text("ca_path", self.ca_path)).is_dir():
+        if self.ca_path is not None and not Path(self.ca_path).is_dir():
             raise ConfigError(f"ca_path: {self.ca_path!r} is no directory")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("cert_file and key_file go together")
@@ -56,7 +65,7 @@ class TlsConfig:
         if path is None:
             return
         try:
-            with open(check_text(field, path), "rb"):
+            with open(path, "rb"):
                 pass
         except OSError as error:
             raise ConfigError(f"{field}: {path!r}: {error.strerror}") from error

@@ -135,6 +135,8 @@ typedef struct client {
     const void *pinned;         /* to this transport or listener */
     pjsip_transport *transport; /* it was sent on: only compared, never used */
     int32_t connection;
+    uint32_t refresh_timeout_ms; /* PJSIP's refreshes are bounded like the
+                                    REGISTER that asked for them */
     struct query *query;        /* the name it waits for */
     pj_timer_entry timer;       /* of the request's own timeout */
     stash stash;

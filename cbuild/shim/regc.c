@@ -174,6 +174,14 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
     }
 }
 
+static void start_timer(client *c, uint32_t timeout_ms)
+{
+    pj_time_val delay = { timeout_ms / 1000, timeout_ms % 1000 };
+
+    if (timeout_ms)
+        pjsip_endpt_schedule_timer(pjpy.endpoint, &c->timer, &delay);
+}
+
 /* ------------------------------------------------- watch over REGISTERs */
 
 client *client_of(const pjsip_msg *msg)
@@ -231,6 +239,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
                              .flags = PJPY_F_RENEWAL,
                              .handle = c->handle };
         c->renewing = 1;
+        start_timer(c, c->refresh_timeout_ms);
         queue_push(&event, NULL, NULL);
     }
     if (tsx && tsx != c->tsx) {
@@ -420,18 +429,10 @@ static void on_timeout(pj_timer_heap_t *heap, pj_timer_entry *entry)
     client *c = entry->user_data;
 
     PJ_UNUSED_ARG(heap);
-    if (c->current && !c->stash.used) {
+    if ((c->current || c->renewing) && !c->stash.used) {
         c->timed_out = 1;
         abort_current(c);
     }
-}
-
-static void start_timer(client *c, uint32_t timeout_ms)
-{
-    pj_time_val delay = { timeout_ms / 1000, timeout_ms % 1000 };
-
-    if (timeout_ms)
-        pjsip_endpt_schedule_timer(pjpy.endpoint, &c->timer, &delay);
 }
 
 static void note_call_id(client *c, const pjsip_tx_data *tdata)
@@ -516,6 +517,8 @@ static void start(client *c, command *cmd)
     queue_push(&event, NULL, NULL);
     note_call_id(c, tdata);
     start_timer(c, cmd->timeout_ms);
+    if (cmd->what == PJPY_REGISTER)
+        c->refresh_timeout_ms = cmd->timeout_ms;
     status = pjsip_regc_send(c->regc, tdata);
     if (status != PJ_SUCCESS && c->current == cmd)
         stash_failure(c, PJSIP_SC_SERVICE_UNAVAILABLE, status);

@@ -300,6 +300,10 @@ static void push_state(int state, pjsip_transport *tp, connection *c,
     queue_push(&event, text, NULL);
 }
 
+/* The transport manager's own, by which transactions hear that their
+   connection died. */
+static pjsip_tp_state_callback next_state_cb;
+
 static void on_transport_state(pjsip_transport *tp,
                                pjsip_transport_state state,
                                const pjsip_transport_state_info *info)
@@ -310,17 +314,22 @@ static void on_transport_state(pjsip_transport *tp,
     char tls[4096];
     size_t tls_length = 0;
 
-    if (!(tp->flag & PJSIP_TRANSPORT_RELIABLE))
-        return;                 /* UDP has no state of its own */
+    if (!(tp->flag & PJSIP_TRANSPORT_RELIABLE)) {
+        if (next_state_cb)      /* UDP has no state of its own to tell */
+            next_state_cb(tp, state, info);
+        return;
+    }
     c = connection_for(tp);
-    if (c && info->status != PJ_SUCCESS)
-        c->status = info->status;
+    if (c && c->status == PJ_SUCCESS)
+        c->status = info->status; /* the first reason is the real one */
 #if PJSIP_HAS_TLS_TRANSPORT
     if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN)
         tls_length = describe_tls(info, tls, sizeof tls,
                                   c ? &c->verify_status : &(uint32_t){ 0 });
 #endif
     push_state(states[state], tp, c, info->status, tls, tls_length);
+    if (next_state_cb)
+        next_state_cb(tp, state, info);
     if (state == PJSIP_TP_STATE_DESTROY)
         free(map_remove(&pjpy.connections, (uint64_t)(uintptr_t)tp));
 }
@@ -466,9 +475,10 @@ pj_status_t transport_open(void)
 {
     static pjsip_ext_resolver resolver = { on_resolve };
     pjsip_tpmgr *manager = pjsip_endpt_get_tpmgr(pjpy.endpoint);
-    pj_status_t status =
-        pjsip_tpmgr_set_state_cb(manager, on_transport_state);
+    pj_status_t status;
 
+    next_state_cb = pjsip_tpmgr_get_state_cb(manager);
+    status = pjsip_tpmgr_set_state_cb(manager, on_transport_state);
     if (status == PJ_SUCCESS)
         status = pjsip_endpt_set_ext_resolver(pjpy.endpoint, &resolver);
     return status;
@@ -490,7 +500,8 @@ static void connection_free(void *value)
 void transport_free_all(void)
 {
     handle_each(OBJ_TRANSPORT, close_each);
-    pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint), NULL);
+    pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint),
+                             next_state_cb);
     map_each(&pjpy.connections, connection_free);
     while (pjpy.queries) {
         query *q = pjpy.queries;

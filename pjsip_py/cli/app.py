@@ -13,7 +13,6 @@ import pjsip_py
 
 from . import codes
 from .demo import demo
-from .inbox import Interrupted
 from .info import info
 from .register import register
 from .registrar import registrar
@@ -64,6 +63,3 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt) as stop:
         print(file=sys.stderr)
         return codes.INTERRUPTED + getattr(stop, "signum", signal.SIGINT)
-
-
-__all__ = ["Interrupted", "app", "run"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -19,6 +18,7 @@ from pjsip_py.uri import SipUri, default_registrar, parse_aor, parse_registrar, 
 from . import codes
 from .inbox import Inbox, Stop, interruptible
 from .screen import (
+    MORE,
     NOTE,
     RECEIVED,
     SENT,
@@ -32,7 +32,7 @@ from .screen import (
     printable,
 )
 
-PASSWORD_VARIABLE = "PJSIP_PY_PASSWORD"  # noqa: S105
+PASSWORD_VARIABLE = "PJSIP_PY_PASSWORD"
 LEAVE_TIMEOUT = 5.0  # s that an unregister may take after Ctrl-C
 
 
@@ -352,10 +352,10 @@ class Session:
         if self.screen.as_json:
             return
         for binding in event.bindings:
-            self.screen.line(" " * 12, NOTE, describe_binding(binding))
+            self.screen.line(" " * 12, MORE, describe_binding(binding))
         if self.once and not self.unregister:
-            until = time.strftime("%H:%M:%S", time.localtime(event.time.wall + (event.expires or 0)))
-            self.screen.line(" " * 12, NOTE, f"the binding stays until {until}")
+            until = clock(event.time.wall + (event.expires or 0))[:8]
+            self.screen.line(" " * 12, MORE, f"the binding stays until {until}")
 
     def explain(self, error: pjsip.PjsipError) -> None:
         hint = error.hint
@@ -366,5 +366,7 @@ class Session:
                 else f"the credential is for realm {self.secret.realm!r} only; leave out --realm"
             )
         elif isinstance(error, pjsip.TlsError) and error.verify_status:
-            hint = "give the registrar's CA by --ca-file, or use the name its certificate is made for"
+            hint = (
+                "give the registrar's CA by --ca-file, or use the name its certificate is made for"
+            )
         self.screen.error(describe_error(error), hint)

@@ -14,7 +14,7 @@ from .inbox import Inbox, Stop
 from .screen import BAD, GOOD, RECEIVED, Screen, clock
 
 if TYPE_CHECKING:
-    from pjsip_py.testing import ReceivedRequest, Registrar
+    from pjsip_py.testing import DigestCredentials, ReceivedRequest, Registrar
 
 USERS_VARIABLE = "PJSIP_PY_USERS"
 
@@ -87,7 +87,7 @@ def registrar(
     protocols = tuple(dict.fromkeys(transports))
     ports = {each: port + (each == "tls") for each in protocols} if port else None
     screen = Screen(as_json=as_json)
-    with Inbox() as inbox, requests_to(inbox):
+    with Inbox() as inbox, AnsweredRequests(inbox):
         try:
             server = Registrar(
                 protocols,
@@ -98,7 +98,7 @@ def registrar(
                 **options,
             )
             server.start()
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             raise click.UsageError(str(error)) from None
         try:
             announce(server, users is not None, screen)
@@ -139,7 +139,7 @@ def read_users(file: TextIO | None) -> dict[str, str] | None:
     return users
 
 
-class requests_to(logging.Handler):  # noqa: N801  # used like a function
+class AnsweredRequests(logging.Handler):
     """The registrar's log of answered requests, into an inbox, while ``with`` lasts."""
 
     def __init__(self, inbox: Inbox) -> None:
@@ -148,7 +148,8 @@ class requests_to(logging.Handler):  # noqa: N801  # used like a function
         self._logger = logging.getLogger("pjsip_py.testing")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._inbox.put(record.args[0] if isinstance(record.args, tuple) and record.args else record)
+        request = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        self._inbox.put(request if record.levelno == logging.INFO else record.getMessage())
 
     def __enter__(self) -> None:
         self._before = self._logger.level, self._logger.propagate
@@ -181,12 +182,13 @@ def show(item: object, server: Registrar, screen: Screen) -> None:
     from pjsip_py.testing import ReceivedRequest
 
     if not isinstance(item, ReceivedRequest):
+        screen.error(str(item))
         return
     if screen.as_json:
         screen.json(_record(item, server))
         return
     good = item.answered is not None and item.answered < 300
-    challenge = item.answered in (401, 407) and item.authorization is None
+    challenge = item.answered in (401, 407) and credentials_of(item) is None
     mark = GOOD if good else RECEIVED if challenge else BAD
     host, port = item.source
     details = [f"{item.protocol} {host} port {port}", f"CSeq {item.cseq}"]
@@ -197,9 +199,16 @@ def show(item: object, server: Registrar, screen: Screen) -> None:
     screen.line(clock(item.time), mark, f"{item.method} {item.aor}: {answer}", ", ".join(details))
 
 
+def credentials_of(request: ReceivedRequest) -> DigestCredentials | None:
+    try:
+        return request.authorization
+    except ValueError:  # malformed: answered with 400
+        return None
+
+
 def _record(request: ReceivedRequest, server: Registrar) -> dict[str, Any]:
     host, port = request.source
-    credentials = request.authorization
+    credentials = credentials_of(request)
     return {
         "event": "request",
         "time": round(request.time, 6),
@@ -212,9 +221,7 @@ def _record(request: ReceivedRequest, server: Registrar) -> dict[str, Any]:
         "call_id": request.call_id,
         "expires": request.expires,
         "contacts": [each.uri for each in request.contacts],
-        "user": credentials.username if credentials else None,
-        "algorithm": credentials.algorithm if credentials else None,
-        "bindings": [each.contact.uri for each in server.bindings(request.aor)],
+        "user": credentials.get("username") if credentials else None,
+        "algorithm": credentials.get("algorithm", "MD5") if credentials else None,
+        "bindings": [each.uri for each in server.bindings(request.aor)],
     }
-
-

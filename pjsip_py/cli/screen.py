@@ -28,12 +28,20 @@ from pjsip_py.message import Binding
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-SENT, RECEIVED, NOTE, GOOD, BAD = "→", "←", "·", "✓", "✗"
-_STYLES = {SENT: "cyan", RECEIVED: "blue", NOTE: "dim", GOOD: "bold green", BAD: "bold red"}
+SENT, RECEIVED, NOTE, GOOD, BAD, MORE = "→", "←", "·", "✓", "✗", " "
+_MARK_STYLES = {
+    SENT: "cyan",
+    RECEIVED: "blue",
+    NOTE: "dim",
+    GOOD: "bold green",
+    BAD: "bold red",
+    MORE: "",
+}
+_TEXT_STYLES = {NOTE: "dim", GOOD: "green", BAD: "red", MORE: "dim"}
 
 
 def printable(text: str) -> str:
-    """*text* from the network without the power to move a cursor: control characters as ``\\x1b``."""
+    """*text* from the network, its control characters spelled out: it cannot move a cursor."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
@@ -60,18 +68,13 @@ class Screen:
         self._out.print(text if isinstance(text, Text) else Text(text))
         self._out.file.flush()
 
-    def line(self, when: str, mark: str, text: str | Text, detail: str = "") -> None:
+    def line(self, when: str, mark: str, text: str, detail: str = "") -> None:
         """One line of a timeline: when, an arrow, what happened, and the particulars."""
-        line = Text(f"{when}  ", style="dim")
-        line.append(mark, style=_STYLES[mark])
-        line.append("  ")
-        style = {GOOD: "green", BAD: "red", NOTE: "dim"}.get(mark, "default")
-        shown = Text(printable(text), style=style) if isinstance(text, str) else text
+        shown = Text(printable(text), style=_TEXT_STYLES.get(mark, ""))
         if detail:
-            shown = shown.copy()
-            shown.pad_right(max(0, 44 - shown.cell_len))
+            shown.pad_right(max(0, 42 - shown.cell_len))
             shown.append(f"  {printable(detail)}", style="dim")
-        line.append_text(shown)
+        line = Text.assemble((f"{when}  ", "dim"), (mark, _MARK_STYLES[mark]), "  ", shown)
         self.print(line)
 
     def json(self, record: Mapping[str, Any]) -> None:
