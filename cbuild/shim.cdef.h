@@ -113,6 +113,7 @@ int pjpy_start(const pjpy_config *config);
 int pjpy_stop(int timeout_ms);
 int pjpy_running(void);
 int pjpy_set_trace(int on);
+int pjpy_set_started(int on);   /* REG_STARTED events; off: nobody looks */
 int pjpy_set_log_level(int level);
 int pjpy_get_stats(pjpy_stats *stats);
 const char *pjpy_last_assertion(void);
@@ -188,6 +189,8 @@ typedef struct pjpy_info {
     char call_id[64];
 } pjpy_info;
 
+/* The worker makes the regc with the first request, so that a client and its
+   REGISTER cost one wake-up. */
 int pjpy_client_create(const pjpy_registration *registration,
                        uint64_t *handle);
 /*

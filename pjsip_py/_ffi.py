@@ -216,6 +216,10 @@ def set_trace(on: bool) -> None:
     check(lib.pjpy_set_trace(int(on)), "trace")
 
 
+def want_started() -> None:
+    check(lib.pjpy_set_started(1), "started")
+
+
 def stats() -> dict[str, int]:
     out = ffi.new("pjpy_stats *")
     check(lib.pjpy_get_stats(out), "stats")

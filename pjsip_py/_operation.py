@@ -34,7 +34,6 @@ class Operation(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_callbacks",
-        "_cancel",
         "_engine",
         "_error",
         "_event",
@@ -54,7 +53,6 @@ class Operation(Generic[T]):
         self._error: BaseException | None = None
         self._event: threading.Event | None = None
         self._callbacks: list[Callable[[Operation[T]], object]] | None = None
-        self._cancel: Callable[[], object] | None = None
         self._retrieved = False
 
     def done(self) -> bool:
@@ -71,9 +69,16 @@ class Operation(Generic[T]):
         """
         if self.done():
             return False
-        if self._cancel is not None:
-            self._cancel()
+        self._ask_cancel()
         return True
+
+    def _ask_cancel(self) -> None:
+        """Overridden where there is something to stop; else only the waiting ends."""
+        self._finish(None, CancelledError())
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def result(self, timeout: float | None = None) -> T:
         """Wait up to *timeout* seconds (None: for ever) and give the value or raise.
@@ -117,7 +122,7 @@ class Operation(Generic[T]):
         else:
             if self._engine.is_delivering_here():
                 raise WouldBlockError(
-                    f"{self._name}: result() here would wait for itself: await it, or use "
+                    f"{self.name}: result() here would wait for itself: await it, or use "
                     "add_done_callback()"
                 )
             with _lock:
@@ -126,7 +131,7 @@ class Operation(Generic[T]):
             if self._event is not None:
                 self._event.wait(timeout)
         if not self.done():
-            raise TimeoutError(f"{self._name}: no outcome within {timeout:g} s; it goes on")
+            raise TimeoutError(f"{self.name}: no outcome within {timeout:g} s; it goes on")
 
     def _finish(self, value: T | None, error: BaseException | None) -> None:
         with _lock:
@@ -135,7 +140,6 @@ class Operation(Generic[T]):
             self._value, self._error = value, error
             self._state = "cancelled" if isinstance(error, CancelledError) else "done"
             callbacks, self._callbacks = self._callbacks, None
-            self._cancel = None
             event = self._event
         if event is not None:
             event.set()
@@ -143,7 +147,7 @@ class Operation(Generic[T]):
             try:
                 callback(self)
             except Exception:
-                _log.exception("a done callback of %s failed", self._name)
+                _log.exception("a done callback of %s failed", self.name)
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # who awaits has it; who does not is spared its import
@@ -177,7 +181,7 @@ class Operation(Generic[T]):
     def __del__(self) -> None:
         error = self._error
         if error is not None and not self._retrieved and not self.cancelled():
-            _log.warning("%s failed and nobody asked: %s", self._name, error)
+            _log.warning("%s failed and nobody asked: %s", self.name, error)
 
     def __repr__(self) -> str:
-        return f"<Operation {self._name} {self._state}>"
+        return f"<Operation {self.name} {self._state}>"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from ._operation import Operation
+from ._regconfig import RegConfig, check_config
 from .auth import Credentials
 from .errors import ConfigError
 from .events import Event, RegistrationResult, RegStarted, RegState
 from .message import Binding
-from .regc import RegistrationClient, check_config
+from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport
 from .uri import default_registrar, parse_aor
@@ -46,17 +47,13 @@ class AccountConfig:
     tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
-        self._checked()
+        options = {name: getattr(self, name) for name in _FIELDS}
+        if self.registrar is None:
+            options["registrar"] = default_registrar(parse_aor("aor", self.aor)).text
+        object.__setattr__(self, "_checked", check_config(**options))
 
-    def _registrar(self) -> str:
-        if self.registrar is not None:
-            return self.registrar
-        return default_registrar(parse_aor("aor", self.aor)).text
 
-    def _checked(self) -> Any:
-        options = {f.name: getattr(self, f.name) for f in fields(self)}
-        options["registrar"] = self._registrar()
-        return check_config(options.pop("registrar"), options.pop("aor"), **options)
+_FIELDS = tuple(f.name for f in fields(AccountConfig))
 
 
 def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountConfig:
@@ -64,12 +61,11 @@ def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountCon
         if options:
             raise ConfigError("give an AccountConfig or its fields, not both")
         return aor
-    known = [f.name for f in fields(AccountConfig)]
     for name in options:
-        if name not in known:
+        if name not in _FIELDS:
             import difflib
 
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, _FIELDS, 1)
             raise ConfigError(
                 f"unknown field {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
             )
@@ -86,7 +82,8 @@ class Account:
     def __init__(self, endpoint: Endpoint, config: AccountConfig) -> None:
         self._endpoint = endpoint
         self.config = config
-        self.client = RegistrationClient(endpoint, config._checked(), self)
+        checked: RegConfig = config._checked  # type: ignore[attr-defined]
+        self.client = RegistrationClient(endpoint, checked, self)
         #: idle, registering, registered, unregistering, unregistered or failed
         self.state = "idle"
         #: time.time() at which the binding ends, None without one
@@ -94,8 +91,10 @@ class Account:
         #: time.time() of the next refresh, None without one
         self.refresh_at: float | None = None
         self._last: RegState | None = None
-        self._handlers: list[Callable[[RegState], object]] = []
-        self._registered: list[Operation[RegistrationResult]] = []
+        self._handlers: tuple[Callable[[RegState], object], ...] = ()
+        self._registered: tuple[Operation[RegistrationResult], ...] = ()
+        if type(self).on_reg_started is not Account.on_reg_started:
+            endpoint._want_started()
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -131,11 +130,24 @@ class Account:
 
     def register(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
         """Register, and let PJSIP refresh; see :meth:`RegistrationClient.register`."""
-        return self.client.register(timeout=timeout)
+        return self._ask("registering", self.client.register, timeout)
 
     def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
         """Remove our binding and stop refreshing."""
-        return self.client.unregister(timeout=timeout)
+        return self._ask("unregistering", self.client.unregister, timeout)
+
+    def _ask(
+        self,
+        state: str,
+        request: Callable[..., Operation[RegistrationResult]],
+        timeout: float | None,
+    ) -> Operation[RegistrationResult]:
+        before, self.state = self.state, state  # first: the outcome may be faster than the return
+        try:
+            return request(timeout=timeout)
+        except BaseException:
+            self.state = before
+            raise
 
     def wait_registered(self, timeout: float | None = None) -> Any:
         """Wait until registered: at once if so, else for the next success.
@@ -151,7 +163,7 @@ class Account:
         if self.registered and self._last is not None:
             operation._finish(_result_of(self._last), None)
         else:
-            self._registered.append(operation)
+            self._registered = (*self._registered, operation)
         if self._endpoint._in_running_loop():
             import asyncio
 
@@ -173,7 +185,7 @@ class Account:
     def add_handler(self, handler: Callable[[RegState], object]) -> Callable[[RegState], object]:
         """Call *handler* with every :class:`RegState` of this account."""
         self._endpoint._check_handler(handler)
-        self._handlers.append(handler)
+        self._handlers = (*self._handlers, handler)
         return handler
 
     def on_reg_started(self, event: RegStarted) -> None:
@@ -182,12 +194,6 @@ class Account:
     def events(self) -> EventStream:
         """This account's events from now on, to iterate over, ``for`` or ``async for``."""
         return self.client.events()
-
-    def _before_handlers(self, event: Event) -> None:
-        if isinstance(event, RegStarted):
-            self.state = "unregistering" if event.is_unregister else "registering"
-        elif isinstance(event, RegState):
-            self._note(event)
 
     def _note(self, event: RegState) -> None:
         now = event.time.wall
@@ -202,7 +208,7 @@ class Account:
             self._last = event
             self.expires_at = now + (event.expires or 0)
             self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
-            waiting, self._registered = self._registered, []
+            waiting, self._registered = self._registered, ()
             for operation in waiting:
                 operation._finish(_result_of(event), None)
 
@@ -212,7 +218,7 @@ class Account:
         elif isinstance(event, RegState):
             if type(self).on_reg_state is not Account.on_reg_state:
                 self._endpoint._call(self.on_reg_state, event)
-            for handler in tuple(self._handlers):
+            for handler in self._handlers:
                 self._endpoint._call(handler, event)
 
     # -- end --------------------------------------------------------------------------------------
@@ -224,7 +230,7 @@ class Account:
         """
         self.client.close()
         self._endpoint._account_closed(self)
-        waiting, self._registered = self._registered, []
+        waiting, self._registered = self._registered, ()
         for operation in waiting:
             operation._finish(None, errors.ClosedError(f"{self!r}"))
 

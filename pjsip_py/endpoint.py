@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from inspect import iscoroutinefunction
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _ffi, errors
 from ._engine import Engine
+from ._regconfig import check_config
 from ._resolve import Resolver, local_address_towards
 from .account import Account, AccountConfig, make_config
 from .auth import Credentials
@@ -26,10 +27,11 @@ from .events import (
     Event,
     EventsDropped,
     EventTime,
+    RegStarted,
     SipMessage,
     TransportState,
 )
-from .regc import RegistrationClient, check_config
+from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport, check_listen
 from .uri import check_int, check_seconds, check_text
@@ -232,6 +234,8 @@ class Endpoint:
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
         self._resolver = Resolver()
+        self._started_wanted = False
+        self._local_addresses: dict[str, tuple[str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Timer F ends a request; this ends it should PJSIP ever forget to.
         self._request_deadline = self.config.td + 2.0
@@ -255,6 +259,8 @@ class Endpoint:
                 _refuse_second(self)
                 engine = Engine(self.config._c_fields(), self._receive)
                 _open_endpoint = self
+            if self._started_wanted:
+                _ffi.want_started()
             self._engine, self._was_open = engine, True
             if mode == "thread":
                 engine.drive_by_thread()
@@ -422,14 +428,29 @@ class Endpoint:
                 for t in self._transports
                 if t.protocol == protocol and t.is_ipv6 == ipv6 and (tls is None or t.tls == tls)
             ]
-            local = local_address_towards(address)
-            for transport in fits:
-                if transport.host == local:
+            local = self._local_address(address)
+            for suits in (
+                lambda t: t.host == local,
+                lambda t: t.is_wildcard,
+                # The program's own choice of address, but never loopback for the world.
+                lambda t: not t.implicit and _is_loopback(t.host) == _is_loopback(local),
+            ):
+                for transport in filter(suits, fits):
                     return transport
-            for transport in fits:
-                if transport.is_wildcard or transport.port:
-                    return transport
-            return self.listen(protocol, local, 0, tls=tls)
+            transport = self.listen(protocol, local, 0, tls=tls)
+            transport.implicit = True
+            return transport
+
+    def _local_address(self, towards: str) -> str:
+        """As the routing table has it, asked at most once a second per address."""
+        now = time.monotonic()
+        known, until = self._local_addresses.get(towards, ("", 0.0))
+        if until < now:
+            known = local_address_towards(towards)
+            if len(self._local_addresses) >= 256:
+                self._local_addresses.clear()
+            self._local_addresses[towards] = (known, now + 1.0)
+        return known
 
     def _transport_closed(self, transport: Transport, handle: int) -> None:
         if transport in self._transports:
@@ -542,6 +563,8 @@ class Endpoint:
             return lambda f: self.on(kind, f)
         self._check_handler(handler)
         self._handlers.setdefault(kind, []).append(handler)
+        if issubclass(RegStarted, kind):
+            self._want_started()
         return handler
 
     def events(self) -> EventStream:
@@ -549,6 +572,7 @@ class Endpoint:
         return self._stream(self._streams)
 
     def _stream(self, register: list[EventStream]) -> EventStream:
+        self._want_started()
         return EventStream(self, register)
 
     def _check_handler(self, handler: object) -> None:
@@ -556,31 +580,43 @@ class Endpoint:
             raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
 
     def _emit(self, event: Event, streams: list[EventStream] | None = None) -> None:
-        for kind, handlers in tuple(self._handlers.items()):
-            if isinstance(event, kind):
-                for handler in tuple(handlers):
-                    self._call(handler, event)
-        for stream in (*(streams or ()), *self._streams):
+        if self._handlers:
+            for kind, handlers in tuple(self._handlers.items()):
+                if isinstance(event, kind):
+                    for handler in tuple(handlers):
+                        self._call(handler, event)
+        for stream in tuple(streams or ()):
             stream._push(event)
+        for stream in tuple(self._streams):
+            stream._push(event)
+
+    def _want_started(self) -> None:
+        """From now on somebody looks at RegStarted; until then C does not make it."""
+        if not self._started_wanted:
+            self._started_wanted = True
+            if self._engine is not None:
+                _ffi.want_started()
 
     def _call(self, handler: Callable[[Any], object], event: Event) -> None:
         """Run a handler; what it raises is reported, never lost (``CallbackFailed``)."""
         try:
-            if iscoroutinefunction(handler):
-                self._start_task(handler, event)
-            else:
-                handler(event)
+            result = handler(event)
+            if isinstance(result, CoroutineType):
+                self._start_task(handler, event, result)
         except Exception as error:
             self._failed(handler, event, error)
 
-    def _start_task(self, handler: Callable[[Any], Any], event: Event) -> None:
+    def _start_task(
+        self, handler: Callable[[Any], Any], event: Event, coroutine: CoroutineType[Any, Any, Any]
+    ) -> None:
         loop = self._engine.loop if self._engine else None
         if loop is None:
+            coroutine.close()
             raise ConfigError("an async handler needs the endpoint opened by 'async with'")
 
         async def run() -> None:
             try:
-                await handler(event)
+                await coroutine
             except Exception as error:
                 self._failed(handler, event, error)
 
@@ -663,6 +699,10 @@ class Endpoint:
         counters = _ffi.stats()
         counters["late_events"] += engine.late_events
         return counters
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
 
 
 async def _quietly(operation: Any) -> None:

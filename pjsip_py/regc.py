@@ -7,207 +7,60 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
 from ._operation import Operation
-from ._resolve import local_address_towards
-from .auth import Credentials, check_credentials, credential_strings, min_algorithm
-from .errors import ClosedError, ConfigError, InvalidUriError
-from .events import Event, EventTime, RegistrationResult, RegStarted, RegState
-from .message import Response, parse_contact
-from .tls import TlsConfig
-from .transport import Transport
-from .uri import (
-    SipUri,
-    check_headers,
-    check_int,
-    check_params,
-    check_seconds,
-    check_text,
-    host_port,
-    parse_aor,
-    parse_registrar,
-    parse_uri,
+from ._regconfig import (
+    MAX_CONTACT,
+    MAX_EXPIRES,
+    RegConfig,
+    check_contacts,
+    check_timeout,
+    name_addr,
 )
+from .auth import Credentials, check_credentials, credential_strings, min_algorithm
+from .errors import ClosedError, ConfigError
+from .events import Event, EventTime, RegistrationResult, RegStarted, RegState
+from .message import Response
+from .transport import Transport
+from .uri import check_int, check_text, host_port
 
 if TYPE_CHECKING:
     from ._engine import Engine
     from .account import Account
     from .endpoint import Endpoint, EventStream
 
-MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
-MAX_CONTACT = 512  # PJSIP_REGC_CONTACT_BUF_SIZE
-MAX_EXPIRES = 2**31 - 1
 
-
-@dataclass(frozen=True, slots=True)
-class _Config:
-    """What a regc is made of, checked."""
-
-    registrar: SipUri
-    aor: SipUri
-    from_uri: SipUri
-    display_name: str
-    contacts: tuple[str, ...] | None
-    credentials: tuple[Credentials, ...]
-    expires: int | None
-    headers: tuple[tuple[str, str], ...]
-    route: tuple[str, ...]
-    next_hop: SipUri
-    transport: Transport | None
-    tls: TlsConfig | None
-    contact_params: str
-    contact_uri_params: str
-    timeout: float | None
-
-
-def _contact(value: object) -> str:
-    """A contact as PJSIP takes it: a bare URI gets its brackets, so that its parameters stay."""
-    text = check_text("contact", value, maximum=MAX_CONTACT - 1)
-    if "<" not in text:
-        return f"<{parse_uri('contact', text).text}>"
-    _, uri, params = parse_contact(text)
-    parse_uri("contact", uri)
-    if not text.rstrip().partition(">")[2].startswith((";", "")) or "," in uri:
-        raise InvalidUriError(f"contact: {text!r} is not a contact")
-    tail = text.partition(">")[2].strip()
-    if tail and not tail.startswith(";"):
-        raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
-    del params
-    check_params("contact", tail)
-    return text
-
-
-def check_contacts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = (value,)
-    if not isinstance(value, Sequence):
-        raise ConfigError("contacts must be a sequence of URIs")
-    contacts = tuple(_contact(item) for item in value)
-    if not contacts:
-        raise ConfigError("contacts must not be empty; fetch_bindings() sends none")
-    if len(contacts) > MAX_CONTACTS:
-        raise ConfigError(f"contacts: at most {MAX_CONTACTS}")
-    if len(set(contacts)) != len(contacts):
-        raise ConfigError("contacts: the same contact twice")
-    return contacts
-
-
-def check_route(value: object) -> tuple[tuple[str, ...], SipUri | None]:
-    """Route headers and the URI of the first."""
-    if isinstance(value, str):
-        value = (value,)
-    if not isinstance(value, Sequence):
-        raise ConfigError("route must be a sequence of URIs")
-    routes, first = [], None
-    for item in value:
-        text = check_text("route", item)
-        uri = parse_uri("route", parse_contact(text)[1] if "<" in text else text)
-        first = first or uri
-        lr = uri.text if "lr" in uri.params else uri.text + ";lr"
-        routes.append(f"<{lr}>")
-    if len(routes) > 8:
-        raise ConfigError("route: at most 8")
-    return tuple(routes), first
-
-
-def check_expires(value: object) -> int | None:
-    return None if value is None else check_int("expires", value, 1, MAX_EXPIRES)
-
-
-def check_timeout(value: object) -> float | None:
-    return None if value is None else check_seconds("timeout", value, 0.01, 3600)
-
-
-def check_config(
-    registrar: object,
-    aor: object,
-    *,
-    contacts: object = None,
-    credentials: object = (),
-    expires: object = 300,
-    headers: object = (),
-    route: object = (),
-    transport: object = None,
-    from_uri: object = None,
-    display_name: object = "",
-    contact_params: object = "",
-    contact_uri_params: object = "",
-    tls: object = None,
-    timeout: object = None,
-) -> _Config:
-    """All arguments of a registration, checked before anything reaches C."""
-    server = parse_registrar("registrar", registrar)
-    to = parse_aor("aor", aor)
-    routes, hop = check_route(route)
-    if transport is not None and not isinstance(transport, Transport):
-        raise ConfigError("transport must be what Endpoint.listen() returned")
-    if tls is not None and not isinstance(tls, TlsConfig):
-        raise ConfigError("tls must be a TlsConfig")
-    next_hop = hop or server
-    if transport is not None and tls is not None:
-        raise ConfigError("transport already has its TLS settings: give transport or tls")
-    if tls is not None and next_hop.transport != "tls":
-        raise ConfigError(f"tls= but {next_hop.text!r} asks for {next_hop.transport}: use sips:")
-    if transport is not None and transport.protocol != next_hop.transport:
-        raise ConfigError(
-            f"transport is {transport.protocol}, but {next_hop.text!r} asks for "
-            f"{next_hop.transport}: write ;transport={transport.protocol}"
-        )
-    listed = None if contacts is None else check_contacts(contacts)
-    params = check_params("contact_params", contact_params)
-    uri_params = check_params("contact_uri_params", contact_uri_params)
-    if listed is not None and (params or uri_params):
-        raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
-    name = check_text("display_name", display_name, maximum=256)
-    return _Config(
-        registrar=server,
-        aor=to,
-        from_uri=to if from_uri is None else parse_aor("from_uri", from_uri),
-        display_name=name,
-        contacts=listed,
-        credentials=check_credentials(credentials),
-        expires=check_expires(expires),
-        headers=check_headers(headers),
-        route=routes,
-        next_hop=next_hop,
-        transport=transport,
-        tls=tls,
-        contact_params=params,
-        contact_uri_params=uri_params,
-        timeout=check_timeout(timeout),
-    )
-
-
-def _name_addr(uri: SipUri, display_name: str) -> str:
-    if not display_name:
-        return f"<{uri.text}>"
-    quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{quoted}" <{uri.text}>'
-
-
-class _Request:
+class _Request(Operation[Any]):
     """One call of the user's, until its outcome."""
 
-    __slots__ = ("count", "operation", "strings", "timeout", "value", "what")
+    __slots__ = ("_client", "count", "strings", "timeout", "value", "what")
 
     def __init__(
         self,
-        operation: Operation[Any],
+        client: RegistrationClient,
+        name: str,
         what: int,
         value: int,
         timeout: float | None,
         strings: list[str] | None,
         count: int,
     ) -> None:
-        self.operation = operation
+        super().__init__(client._engine, name, client._engine.next_request())
+        self._client = client
         self.what = what
         self.value = value
         self.timeout = timeout
         self.strings = strings
         self.count = count
+
+    @property
+    def name(self) -> str:
+        return f"{self._name} {self._client.aor}"
+
+    def _ask_cancel(self) -> None:
+        self._client._cancel(self)
 
 
 class RegistrationClient:
@@ -230,6 +83,7 @@ class RegistrationClient:
         "_attempt",
         "_chosen",
         "_config",
+        "_contacts",
         "_endpoint",
         "_engine",
         "_fetchers",
@@ -244,7 +98,9 @@ class RegistrationClient:
         "closed",
     )
 
-    def __init__(self, endpoint: Endpoint, config: _Config, account: Account | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, config: RegConfig, account: Account | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._engine: Engine = endpoint._engine_open()
         self._config = config
@@ -252,14 +108,15 @@ class RegistrationClient:
         self._handle = 0
         self._chosen: Transport | None = None
         self._attempt = 1
-        self._handlers: list[Callable[[RegState], object]] = []
-        self._streams: list[EventStream] = []
-        self._fetchers: list[RegistrationClient] = []
+        self._handlers: tuple[Callable[[RegState], object], ...] = ()
+        self._streams: list[EventStream] | None = None
+        self._fetchers: list[RegistrationClient] | None = None
         self._lock = threading.Lock()
         self._preparing = False
         self._held: list[_Request] = []
-        self._pending: dict[int, Operation[Any]] = {}
+        self._pending: dict[int, _Request] = {}
         self._quiet = False
+        self._contacts = config.contacts
         self.closed = False
 
     # -- what it is -------------------------------------------------------------------------------
@@ -275,7 +132,7 @@ class RegistrationClient:
     @property
     def contacts(self) -> tuple[str, ...]:
         """As sent; empty until the first request has chosen a transport."""
-        return self._config.contacts or ()
+        return self._contacts or ()
 
     @property
     def expires(self) -> int | None:
@@ -326,17 +183,19 @@ class RegistrationClient:
         is the Operation only: no RegState, for the registration's state does not change.
         """
         self._check_open()
-        fetcher = RegistrationClient(
-            self._endpoint, replace(self._config, contacts=(), expires=None)
-        )
+        config = self._config._replace(contacts=(), expires=None)
+        fetcher = RegistrationClient(self._endpoint, config)
         fetcher._quiet = True
-        self._fetchers.append(fetcher)
+        if self._fetchers is None:
+            self._fetchers = []
+        fetchers = self._fetchers
+        fetchers.append(fetcher)
         operation = fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
 
         def done(_: object) -> None:
             fetcher.close()
-            if fetcher in self._fetchers:
-                self._fetchers.remove(fetcher)
+            if fetcher in fetchers:
+                fetchers.remove(fetcher)
 
         operation.add_done_callback(done)
         return operation
@@ -344,7 +203,7 @@ class RegistrationClient:
     def update_contacts(self, contacts: str | Sequence[str]) -> Operation[None]:
         """Set the contacts from the next request on; dropped ones are removed with it, once."""
         listed = check_contacts(contacts)
-        self._config = replace(self._config, contacts=listed)
+        self._contacts = listed
         return self._request(
             "update_contacts", _ffi.SET_CONTACTS, strings=list(listed), count=len(listed)
         )
@@ -352,7 +211,7 @@ class RegistrationClient:
     def update_expires(self, expires: int) -> Operation[None]:
         """Set the expiry (s) asked for from the next request on."""
         value = check_int("expires", expires, 1, MAX_EXPIRES)
-        self._config = replace(self._config, expires=value)
+        self._config = self._config._replace(expires=value)
         return self._request("update_expires", _ffi.SET_EXPIRES, value)
 
     def set_credentials(self, credentials: Credentials | Iterable[Credentials]) -> Operation[None]:
@@ -362,7 +221,7 @@ class RegistrationClient:
         checked = check_credentials(credentials)
         if not checked:
             raise ConfigError("set_credentials: at least one")
-        self._config = replace(self._config, credentials=checked)
+        self._config = self._config._replace(credentials=checked)
         items = credential_strings(checked)
         strings = [text for item in items for text in item]
         return self._request(
@@ -387,12 +246,8 @@ class RegistrationClient:
     ) -> Operation[Any]:
         self._check_open()
         bound = check_timeout(timeout) or self._config.timeout
-        operation: Operation[Any] = Operation(
-            self._engine, f"{name} {self.aor}", self._engine.next_request()
-        )
-        request = _Request(operation, what, value, bound, strings, count)
-        operation._cancel = lambda: self._cancel(request)
-        self._pending[operation.request] = operation
+        request = _Request(self, name, what, value, bound, strings, count)
+        self._pending[request.request] = request
         with self._lock:
             ready = self._handle != 0
             if not ready:
@@ -402,13 +257,13 @@ class RegistrationClient:
             self._post(request)
         elif first:
             self._prepare(bound)
-        return operation
+        return request
 
     def _post(self, request: _Request) -> None:
         try:
             _ffi.client_request(
                 self._handle,
-                request.operation.request,
+                request.request,
                 request.what,
                 value=request.value,
                 timeout=request.timeout or self._endpoint._request_deadline,
@@ -416,7 +271,7 @@ class RegistrationClient:
                 count=request.count,
             )
         except errors.PjsipError as error:
-            self._finish(request.operation.request, None, error)
+            self._finish(request.request, None, error)
 
     def _cancel(self, request: _Request) -> None:
         with self._lock:
@@ -424,9 +279,9 @@ class RegistrationClient:
             if held:
                 self._held.remove(request)
         if held:
-            self._finish(request.operation.request, None, CancelledError())
+            self._finish(request.request, None, CancelledError())
         elif self._handle:
-            _ffi.client_cancel(self._handle, request.operation.request)
+            _ffi.client_cancel(self._handle, request.request)
 
     # -- the regc in C ----------------------------------------------------------------------------
 
@@ -459,9 +314,9 @@ class RegistrationClient:
             chosen = config.transport or self._endpoint._transport_for(
                 config.next_hop.transport, address, config.tls
             )
-            if config.contacts is None:
-                config = replace(config, contacts=(self._own_contact(chosen, address),))
-            self._config, self._chosen = config, chosen
+            if self._contacts is None:
+                self._contacts = (self._own_contact(chosen, address),)
+            self._chosen = chosen
             handle = self._create_native(config, chosen)
         except OSError as error:
             self._fail_held(
@@ -480,13 +335,13 @@ class RegistrationClient:
             for request in held:
                 self._post(request)
 
-    def _create_native(self, config: _Config, transport: Transport) -> int:
-        contacts = config.contacts or ()
+    def _create_native(self, config: RegConfig, transport: Transport) -> int:
+        contacts = self._contacts or ()
         credentials = credential_strings(config.credentials)
         strings = [
             config.registrar.text,
-            _name_addr(config.aor, config.display_name),
-            _name_addr(config.from_uri, config.display_name),
+            name_addr(config.aor, config.display_name),
+            name_addr(config.from_uri, config.display_name),
             *contacts,
             *config.route,
             *(text for header in config.headers for text in header),
@@ -504,7 +359,7 @@ class RegistrationClient:
         )
 
     def _own_contact(self, transport: Transport, towards: str) -> str:
-        host = local_address_towards(towards) if transport.is_wildcard else transport.host
+        host = self._endpoint._local_address(towards) if transport.is_wildcard else transport.host
         config = self._config
         scheme = "sips" if config.registrar.scheme == "sips" else "sip"
         uri = f"{scheme}:{config.aor.user}@{host_port(host, transport.port)}"
@@ -538,7 +393,7 @@ class RegistrationClient:
             error=error,
         )
         self._attempt += 1
-        operation = self._pending.pop(request.operation.request, None)
+        operation = self._pending.pop(request.request, None)
         try:
             if request.what <= _ffi.UNREGISTER_ALL:
                 self._emit(event)
@@ -551,12 +406,14 @@ class RegistrationClient:
     def on_reg_state(self, handler: Callable[[RegState], object]) -> Callable[[RegState], object]:
         """Call *handler* with every :class:`RegState`; usable as a decorator."""
         self._endpoint._check_handler(handler)
-        self._handlers.append(handler)
+        self._handlers = (*self._handlers, handler)
         return handler
 
     def events(self) -> EventStream:
         """This client's events from now on, to iterate over, ``for`` or ``async for``."""
         self._check_open()
+        if self._streams is None:
+            self._streams = []
         return self._endpoint._stream(self._streams)
 
     def _receive(self, record: _ffi.Record) -> None:
@@ -645,10 +502,10 @@ class RegistrationClient:
     def _emit(self, event: Event) -> None:
         if self._quiet:
             return
-        if self._account is not None:
-            self._account._before_handlers(event)
+        if self._account is not None and isinstance(event, RegState):
+            self._account._note(event)
         if isinstance(event, RegState):
-            for handler in tuple(self._handlers):
+            for handler in self._handlers:
                 self._endpoint._call(handler, event)
         if self._account is not None:
             self._account._call_handlers(event)
@@ -667,7 +524,7 @@ class RegistrationClient:
             self.closed = True
             handle, self._handle = self._handle, 0
             self._held = []
-        for fetcher in list(self._fetchers):
+        for fetcher in list(self._fetchers or ()):
             fetcher.close()
         self._endpoint._client_closed(self)
         self._engine.receivers.pop(handle, None)
@@ -684,7 +541,7 @@ class RegistrationClient:
     def _end(self, why: str) -> None:
         for request in list(self._pending):
             self._finish(request, None, ClosedError(why))
-        for stream in list(self._streams):
+        for stream in list(self._streams or ()):
             stream.close()
 
     def _finish(self, request: int, value: Any, error: BaseException | None) -> None:

@@ -21,7 +21,16 @@ class Transport:
     Made by :meth:`Endpoint.listen`.
     """
 
-    __slots__ = ("__weakref__", "_endpoint", "_handle", "host", "port", "protocol", "tls")
+    __slots__ = (
+        "__weakref__",
+        "_endpoint",
+        "_handle",
+        "host",
+        "implicit",
+        "port",
+        "protocol",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -39,6 +48,8 @@ class Transport:
         #: The port bound; the kernel's choice where 0 was asked for.
         self.port = listening.port
         self.tls = tls
+        #: Opened on first use, not by listen().
+        self.implicit = False
 
     @property
     def address(self) -> str:

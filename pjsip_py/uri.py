@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import ConfigError, InvalidUriError
@@ -30,6 +31,7 @@ _URI = re.compile(
     rf"(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?P<params>(?:;{_PARAM}(?:={_PARAM})?)*)",
     re.IGNORECASE,
 )
+_NUMERIC = re.compile(r"[0-9.]+")
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 
 
@@ -53,15 +55,8 @@ class SipUri(NamedTuple):
 
     @property
     def is_address(self) -> bool:
-        return is_address(self.host)
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        """The host is an IP address, not a name; parse_uri() has seen that it is a valid one."""
+        return ":" in self.host or _NUMERIC.fullmatch(self.host) is not None
 
 
 def check_text(field: str, value: object, *, maximum: int = MAX_TEXT) -> str:
@@ -128,8 +123,11 @@ def parse_uri(field: str, value: object) -> SipUri:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise InvalidUriError(f"{field}: {text!r}: {host!r} is no IPv6 address") from None
-    elif re.fullmatch(r"[0-9.]+", host) and not is_address(host):
-        raise InvalidUriError(f"{field}: {text!r}: {host!r} is no IPv4 address")
+    elif _NUMERIC.fullmatch(host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise InvalidUriError(f"{field}: {text!r}: {host!r} is no IPv4 address") from None
     elif ".." in host:
         raise InvalidUriError(f"{field}: {text!r}: {host!r} is no host name")
     port = int(found["port"] or 0)
@@ -158,7 +156,14 @@ def parse_aor(field: str, value: object) -> SipUri:
 
 def parse_registrar(field: str, value: object) -> SipUri:
     """A registrar's URI: no user part (RFC 3261 §10.2, Request-URI)."""
-    uri = parse_uri(field, value)
+    if isinstance(value, str):
+        return _parse_registrar(field, value)
+    return parse_uri(field, value)  # which says what is wrong with it
+
+
+@lru_cache(maxsize=64)  # thousands of accounts share a registrar
+def _parse_registrar(field: str, text: str) -> SipUri:
+    uri = parse_uri(field, text)
     if uri.user:
         raise InvalidUriError(
             f"{field}: {uri.text!r} has a user part; a registrar is named by its domain alone"

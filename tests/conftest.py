@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-
 from servers.certs import Certificates
 from servers.kamailio import Kamailio
 from servers.process import MissingServer

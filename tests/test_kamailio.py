@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-import pjsip_py as pjsip
 from servers.kamailio import BULK_PASSWORD, TRANSPORTS, USERS, Kamailio
 from servers.process import free_port
+
+import pjsip_py as pjsip
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -31,7 +31,7 @@ def registration(
     """A client for ``user``, with the right password and the server's CA unless told otherwise."""
     options.setdefault("credentials", [pjsip.Credentials(user, USERS.get(user, BULK_PASSWORD))])
     if protocol == "tls":
-        options.setdefault("tls", pjsip.TlsConfig(ca_file=str(server.certs.ca_file)))
+        options.setdefault("tls", pjsip.TlsConfig(ca_file=server.certs.ca_file))
     return ep.registration(server.uri(protocol, host), f"sip:{user}@example.com", **options)
 
 
@@ -56,12 +56,15 @@ def test_registers_refreshes_three_times_and_unregisters(
     result = client.register().result(timeout=5)
     assert (result.code, result.expires, len(result.bindings)) == (200, 1, 1)
     assert result.response.headers.get("X-Received") == f"{protocol}:{host}"
-    assert len(contacts_at(kamailio, user)) == 1
 
     seen = [events.get(timeout=5) for _ in range(4)]
     assert [event.code for event in seen] == [200] * 4
     assert [event.renewal for event in seen] == [False, True, True, True]
 
+    # Long enough that only the unregistration can be what removes the binding.
+    client.update_expires(60)
+    assert client.register().result(timeout=5).expires == 60
+    assert len(contacts_at(kamailio, user)) == 1
     removed = client.unregister().result(timeout=5)
     assert (removed.code, list(removed.bindings)) == (200, [])
     assert contacts_at(kamailio, user) == []
@@ -228,7 +231,7 @@ def test_a_connection_that_stays_silent_is_a_timeout(ep: pjsip.Endpoint, user: s
 
 
 def test_another_ca_is_a_tls_error(ep: pjsip.Endpoint, kamailio: Kamailio, user: str) -> None:
-    other = pjsip.TlsConfig(ca_file=str(kamailio.certs.other_ca_file))
+    other = pjsip.TlsConfig(ca_file=kamailio.certs.other_ca_file)
     client = registration(ep, kamailio, user, protocol="tls", tls=other)
     with pytest.raises(pjsip.TlsError) as caught:
         client.register(timeout=5.0).result(timeout=10)
@@ -242,7 +245,7 @@ def test_tls_spoken_to_a_plain_port_is_a_transport_error(
     client = ep.registration(
         f"sip:127.0.0.1:{kamailio.port('tcp')};transport=tls",
         f"sip:{user}@example.com",
-        tls=pjsip.TlsConfig(ca_file=str(kamailio.certs.ca_file)),
+        tls=pjsip.TlsConfig(ca_file=kamailio.certs.ca_file),
     )
     with pytest.raises((pjsip.TransportError, pjsip.RegistrationTimeout)):
         client.register(timeout=0.7).result(timeout=10)

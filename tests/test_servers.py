@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from servers.kamailio import BULK_PASSWORD, TRANSPORTS, Kamailio
 from servers.process import ServerError, wait_until
 from servers.rawclient import RawClient, Reply, authorization

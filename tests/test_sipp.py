@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from servers.sipp import Sipp
 
 import pjsip_py as pjsip
-from servers.sipp import Sipp
 
 pytestmark = pytest.mark.timeout(20)
 

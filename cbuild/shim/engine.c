@@ -186,7 +186,6 @@ static void run(command *cmd)
     case CMD_CLIENT_REQUEST:
         keep = 1;               /* it becomes the client's */
         /* fall through */
-    case CMD_CLIENT_CREATE:
     case CMD_CLIENT_CANCEL:
     case CMD_CLIENT_DESTROY:
     case CMD_CLIENT_INFO:
@@ -513,6 +512,14 @@ int pjpy_set_trace(int on)
     if (pjpy_running() <= 0)
         return control.forked ? PJPY_EFORKED : PJPY_ECLOSED;
     __atomic_store_n(&pjpy.trace, on, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int pjpy_set_started(int on)
+{
+    if (pjpy_running() <= 0)
+        return control.forked ? PJPY_EFORKED : PJPY_ECLOSED;
+    __atomic_store_n(&pjpy.started, on, __ATOMIC_RELAXED);
     return 0;
 }
 

@@ -39,7 +39,7 @@ uint64_t map_hash(const char *text, size_t length);
 /* ----------------------------------------------------------- commands */
 
 enum command_kind {
-    CMD_CLIENT_CREATE = 1, CMD_CLIENT_REQUEST, CMD_CLIENT_CANCEL,
+    CMD_CLIENT_REQUEST = 1, CMD_CLIENT_CANCEL,
     CMD_CLIENT_DESTROY, CMD_CLIENT_INFO, CMD_LISTEN, CMD_TRANSPORT_CLOSE,
     CMD_RESOLVED, CMD_LOG_LEVEL, CMD_STRERROR, CMD_STATS
 };
@@ -93,7 +93,7 @@ typedef struct engine {
     pj_pool_t *pool;
     pjsip_module watch;         /* next to the wire: trace, REGISTER watch */
     pjsip_module answer;        /* requests that nobody else took */
-    int trace;
+    int trace, started;         /* which events are wanted */
     int log_level;
     uint64_t late_events;
     map connections;            /* pjsip_transport* -> connection */

@@ -182,6 +182,12 @@ static void start_timer(client *c, uint32_t timeout_ms)
         pjsip_endpt_schedule_timer(pjpy.endpoint, &c->timer, &delay);
 }
 
+static void push_started(pjpy_event *event)
+{
+    if (__atomic_load_n(&pjpy.started, __ATOMIC_RELAXED))
+        queue_push(event, NULL, NULL);
+}
+
 /* ------------------------------------------------- watch over REGISTERs */
 
 client *client_of(const pjsip_msg *msg)
@@ -240,7 +246,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
                              .handle = c->handle };
         c->renewing = 1;
         start_timer(c, c->refresh_timeout_ms);
-        queue_push(&event, NULL, NULL);
+        push_started(&event);
     }
     if (tsx && tsx != c->tsx) {
         forget_tsx(c);
@@ -514,7 +520,7 @@ static void start(client *c, command *cmd)
     }
     if (cmd->what != PJPY_REGISTER)
         event.flags |= PJPY_F_UNREGISTER;
-    queue_push(&event, NULL, NULL);
+    push_started(&event);
     note_call_id(c, tdata);
     start_timer(c, cmd->timeout_ms);
     if (cmd->what == PJPY_REGISTER)
@@ -575,6 +581,8 @@ static int do_request(command *cmd)
         free(cmd);
         return PJPY_ESTALE;
     }
+    if (c->text)
+        do_create(c);
     cmd->next = NULL;
     *c->waiting_tail = cmd;
     c->waiting_tail = &cmd->next;
@@ -715,13 +723,6 @@ void client_leave_transport(client *c, const void *gone)
 int client_command(command *cmd)
 {
     switch (cmd->kind) {
-    case CMD_CLIENT_CREATE: {
-        client *c = handle_get(cmd->handle, OBJ_CLIENT);
-        if (!c)
-            return PJPY_ESTALE;
-        do_create(c);
-        return 0;
-    }
     case CMD_CLIENT_REQUEST:
         return do_request(cmd);
     case CMD_CLIENT_CANCEL:
@@ -739,8 +740,6 @@ int pjpy_client_create(const pjpy_registration *registration,
                        uint64_t *handle)
 {
     client *c;
-    command *cmd;
-    int status;
 
     if (pjpy_running() <= 0)
         return pjpy_running() ? pjpy_running() : PJPY_ECLOSED;
@@ -760,16 +759,7 @@ int pjpy_client_create(const pjpy_registration *registration,
     memcpy(c->text, registration->text, registration->length);
     c->text[registration->length] = '\0';
     *handle = c->handle;
-    cmd = command_new(CMD_CLIENT_CREATE, NULL, 0);
-    if (cmd)
-        cmd->handle = c->handle;
-    status = command_post(cmd);
-    if (status) {
-        handle_free(c->handle, OBJ_CLIENT);
-        free_text(c->text, registration->length);
-        free(c);
-    }
-    return status;
+    return 0;
 }
 
 static command *client_cmd(int kind, uint64_t handle, uint64_t request)

@@ -24,7 +24,7 @@ SILENCE = 1.0  # s to wait for a registrar that does not answer
 DEADLINE = 10.0  # s for any one step
 
 
-@click.command()
+@click.command(short_help="Watch PJSIP register, here and now.")
 def demo() -> int:
     """Watch PJSIP register, here and now; takes about five seconds.
 

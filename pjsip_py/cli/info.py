@@ -12,7 +12,7 @@ import pjsip_py
 from pjsip_py.__main__ import main as print_info
 
 
-@click.command()
+@click.command(short_help="Show versions, patches and limits of this build.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(as_json: bool) -> None:
     """Show what this build is: versions, patches, TLS, digest algorithms, limits.

@@ -37,6 +37,7 @@ LEAVE_TIMEOUT = 5.0  # s that an unregister may take after Ctrl-C
 
 
 @click.command(
+    short_help="Register at a registrar and stay registered.",
     epilog="""\b
 Exit codes:
   0  registered (and, after Ctrl-C, unregistered)
@@ -50,7 +51,7 @@ Examples:
   pjsip-py register sip:alice@example.com --password-file secret.txt
   pjsip-py register sip:alice@example.com --registrar sip:192.0.2.1:5060 --transport tcp --once
   pjsip-py register sips:alice@example.com --ca-file ca.pem --json | jq .code
-"""
+""",
 )
 @click.argument("aor")
 @click.option("--registrar", metavar="URI", help="Default: the domain of the AOR.")
@@ -180,13 +181,12 @@ def read_password(file: TextIO | None) -> str | None:
 
 def make_config(aor: str, secret: Secret, options: dict[str, Any]) -> pjsip.AccountConfig:
     """The account that the options describe; :raises click.UsageError: they make none."""
+    if ":" in aor.partition(":")[2].rpartition("@")[0]:
+        raise click.UsageError(
+            f"a password in the AOR is there for all to see: --password-file or {PASSWORD_VARIABLE}"
+        )
     try:
         address = parse_aor("AOR", aor)
-        if ":" in aor.partition(":")[2].partition("@")[0]:
-            raise click.UsageError(
-                "a password in the AOR is there for everyone to see: use --password-file or "
-                + PASSWORD_VARIABLE
-            )
         server = options["registrar"]
         routes = list(options["routes"])
         uri = parse_registrar("--registrar", server) if server else default_registrar(address)
@@ -261,26 +261,23 @@ class Session:
             with endpoint:
                 account = endpoint.add_account(self.config)
                 account.register()
+                unfinished = not (self.once and not self.unregister)
                 try:
-                    return self.follow(account, inbox)
-                except BaseException:
-                    if self.once and not self.unregister:
-                        endpoint.close(network=False)
-                    raise  # and the endpoint unregisters as it closes
-                finally:
-                    if sys.exc_info()[0] is None:
-                        endpoint.close(network=False)
+                    code = self.follow(account, inbox)
+                    unfinished = False
+                    return code
+                finally:  # a broken pipe, say, leaves no binding behind
+                    endpoint.close(LEAVE_TIMEOUT, network=unfinished)
 
     def follow(self, account: pjsip.Account, inbox: Inbox) -> int:
         """Show what happens until it is over."""
-        signum = 0
-        registered = False
+        registered = leaving = False
         while True:
             item = inbox.get()
             if isinstance(item, Stop):
-                if signum or not registered:
+                if leaving or not registered:
                     return codes.INTERRUPTED + item.signum
-                signum = item.signum
+                leaving = True
                 account.unregister(timeout=LEAVE_TIMEOUT)
                 continue
             assert isinstance(item, pjsip.Event)
@@ -288,7 +285,8 @@ class Session:
             if not isinstance(item, pjsip.RegState):
                 continue
             if item.error is not None:
-                if not registered and self.ask_password(account, item.error):
+                if self.wants_password(item):
+                    self.ask_password(account)
                     account.register()
                     continue
                 self.explain(item.error)
@@ -303,22 +301,22 @@ class Session:
                     return codes.OK
                 account.unregister(timeout=self.config.timeout)
 
-    def ask_password(self, account: pjsip.Account, error: pjsip.PjsipError) -> bool:
-        """Ask once, if the registrar wants a password and there is somebody to ask."""
-        missing = isinstance(error, pjsip.NoCredentialError) and self.secret.password is None
-        if not missing or not sys.stdin.isatty():
-            return False
+    def wants_password(self, event: pjsip.RegState) -> bool:
+        """The registrar wants a password, nobody has given one, and there is somebody to ask."""
+        missing = isinstance(event.error, pjsip.NoCredentialError) and self.secret.password is None
+        return missing and sys.stdin.isatty()
+
+    def ask_password(self, account: pjsip.Account) -> None:
+        aor = parse_aor("AOR", account.aor)
         with interruptible():
             self.secret.password = click.prompt(
-                f"Password for {self.secret.user or account.aor}",
+                f"Password for {self.secret.user or aor.user}",
                 hide_input=True,
                 default="",
                 show_default=False,
                 err=True,
             )
-        credentials = self.secret.credentials(parse_aor("AOR", account.aor))
-        account.client.set_credentials(credentials)
-        return True
+        account.client.set_credentials(self.secret.credentials(aor))
 
     # -- showing ----------------------------------------------------------------------------------
 
@@ -334,7 +332,11 @@ class Session:
             to = f"REGISTER {event.client.aor}" + (f" ({what})" if what else "")
             self.screen.line(when, SENT, to, f"to {event.client.registrar}")
         elif isinstance(event, pjsip.RegState):
-            self.screen.line(when, *describe_outcome(event))
+            if self.wants_password(event):
+                answer = f"{event.code} {event.reason}"
+                self.screen.line(when, RECEIVED, answer, "the registrar wants a password")
+            else:
+                self.screen.line(when, *describe_outcome(event))
         elif isinstance(event, pjsip.SipMessage):
             mark = SENT if event.direction == "tx" else RECEIVED
             way = f"{event.protocol} {event.local} {mark} {event.remote}"

@@ -20,19 +20,26 @@ USERS_VARIABLE = "PJSIP_PY_USERS"
 
 
 @click.command(
+    short_help="Run a registrar to register at.",
     epilog="""\b
 Examples:
   pjsip-py registrar --port 5060
   PJSIP_PY_USERS=alice:secret pjsip-py registrar --transport udp --transport tls
-"""
+""",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="The address to listen on.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65534),
     default=0,
-    show_default=True,
-    help="For UDP and TCP, one more for TLS; 0 takes free ones.",
+    metavar="PORT",
+    help="For UDP and TCP, one more for TLS. Default: free ones.",
 )
 @click.option(
     "--transport",
@@ -49,7 +56,7 @@ Examples:
     metavar="FILE",
     help="Who may register: one 'name:password' a line; '-' is standard input.",
 )
-@click.option("--realm", default="example.com", show_default=True)
+@click.option("--realm", default="example.com", show_default=True, metavar="REALM")
 @click.option(
     "--algorithm",
     "algorithms",

@@ -139,7 +139,7 @@ def describe_binding(binding: Binding) -> str:
 
 
 def describe_connection(event: TransportState) -> tuple[str, str]:
-    tls = " ".join(event.tls[each] for each in ("protocol", "cipher") if each in event.tls)
+    tls = " ".join(event.tls[each] for each in ("protocol", "cipher") if event.tls.get(each))
     where = f" to {event.remote}" if event.remote else f" on {event.local}"
     return f"{event.protocol} {event.state}{where}", tls or event.reason
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The arguments of a registration, checked before anything reaches C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .auth import Credentials, check_credentials
+from .errors import ConfigError, InvalidUriError
+from .message import parse_contact
+from .tls import TlsConfig
+from .transport import Transport
+from .uri import (
+    SipUri,
+    check_headers,
+    check_int,
+    check_params,
+    check_seconds,
+    check_text,
+    parse_aor,
+    parse_registrar,
+    parse_uri,
+)
+
+MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
+MAX_CONTACT = 512  # PJSIP_REGC_CONTACT_BUF_SIZE
+MAX_EXPIRES = 2**31 - 1
+
+
+class RegConfig(NamedTuple):
+    """What a regc is made of, checked."""
+
+    registrar: SipUri
+    aor: SipUri
+    from_uri: SipUri
+    display_name: str
+    contacts: tuple[str, ...] | None
+    credentials: tuple[Credentials, ...]
+    expires: int | None
+    headers: tuple[tuple[str, str], ...]
+    route: tuple[str, ...]
+    next_hop: SipUri
+    transport: Transport | None
+    tls: TlsConfig | None
+    contact_params: str
+    contact_uri_params: str
+    timeout: float | None
+
+
+def _contact(value: object) -> str:
+    """A contact as PJSIP takes it: a bare URI gets its brackets, so that its parameters stay."""
+    text = check_text("contact", value, maximum=MAX_CONTACT - 1)
+    if "<" not in text:
+        return f"<{parse_uri('contact', text).text}>"
+    parse_uri("contact", parse_contact(text)[1])
+    tail = text.rpartition(">")[2].strip()
+    if tail and not tail.startswith(";"):
+        raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
+    check_params("contact", tail)
+    return text
+
+
+def check_contacts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence):
+        raise ConfigError("contacts must be a sequence of URIs")
+    contacts = tuple(_contact(item) for item in value)
+    if not contacts:
+        raise ConfigError("contacts must not be empty; fetch_bindings() sends none")
+    if len(contacts) > MAX_CONTACTS:
+        raise ConfigError(f"contacts: at most {MAX_CONTACTS}")
+    if len(set(contacts)) != len(contacts):
+        raise ConfigError("contacts: the same contact twice")
+    return contacts
+
+
+def check_route(value: object) -> tuple[tuple[str, ...], SipUri | None]:
+    """Route headers and the URI of the first."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence):
+        raise ConfigError("route must be a sequence of URIs")
+    routes, first = [], None
+    for item in value:
+        text = check_text("route", item)
+        uri = parse_uri("route", parse_contact(text)[1] if "<" in text else text)
+        first = first or uri
+        lr = uri.text if "lr" in uri.params else uri.text + ";lr"
+        routes.append(f"<{lr}>")
+    if len(routes) > 8:
+        raise ConfigError("route: at most 8")
+    return tuple(routes), first
+
+
+def check_expires(value: object) -> int | None:
+    return None if value is None else check_int("expires", value, 1, MAX_EXPIRES)
+
+
+def check_timeout(value: object) -> float | None:
+    return None if value is None else check_seconds("timeout", value, 0.01, 3600)
+
+
+def check_config(
+    registrar: object,
+    aor: object,
+    *,
+    contacts: object = None,
+    credentials: object = (),
+    expires: object = 300,
+    headers: object = (),
+    route: object = (),
+    transport: object = None,
+    from_uri: object = None,
+    display_name: object = "",
+    contact_params: object = "",
+    contact_uri_params: object = "",
+    tls: object = None,
+    timeout: object = None,
+) -> RegConfig:
+    """All arguments of a registration, checked before anything reaches C."""
+    server = parse_registrar("registrar", registrar)
+    to = parse_aor("aor", aor)
+    routes, hop = check_route(route)
+    if transport is not None and not isinstance(transport, Transport):
+        raise ConfigError("transport must be what Endpoint.listen() returned")
+    if tls is not None and not isinstance(tls, TlsConfig):
+        raise ConfigError("tls must be a TlsConfig")
+    next_hop = hop or server
+    if transport is not None and tls is not None:
+        raise ConfigError("transport already has its TLS settings: give transport or tls")
+    if tls is not None and next_hop.transport != "tls":
+        raise ConfigError(f"tls= but {next_hop.text!r} asks for {next_hop.transport}: use sips:")
+    if transport is not None and transport.protocol != next_hop.transport:
+        raise ConfigError(
+            f"transport is {transport.protocol}, but {next_hop.text!r} asks for "
+            f"{next_hop.transport}: write ;transport={transport.protocol}"
+        )
+    listed = None if contacts is None else check_contacts(contacts)
+    params = check_params("contact_params", contact_params)
+    uri_params = check_params("contact_uri_params", contact_uri_params)
+    if listed is not None and (params or uri_params):
+        raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
+    name = check_text("display_name", display_name, maximum=256)
+    return RegConfig(
+        registrar=server,
+        aor=to,
+        from_uri=to if from_uri is None else parse_aor("from_uri", from_uri),
+        display_name=name,
+        contacts=listed,
+        credentials=check_credentials(credentials),
+        expires=check_expires(expires),
+        headers=check_headers(headers),
+        route=routes,
+        next_hop=next_hop,
+        transport=transport,
+        tls=tls,
+        contact_params=params,
+        contact_uri_params=uri_params,
+        timeout=check_timeout(timeout),
+    )
+
+
+def name_addr(uri: SipUri, display_name: str) -> str:
+    if not display_name:
+        return f"<{uri.text}>"
+    quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}" <{uri.text}>'
