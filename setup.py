@@ -86,7 +86,11 @@ def explain(output: str) -> str:
     if re.search(r"cannot compile programs|stdio\.h: No such file", output):
         how = install("gcc libc6-dev", "gcc glibc-devel", "xcode-select --install")
         return f"the C compiler does not work, or the C library's headers are missing: {how}"
-    found = re.search(r"^.*?ERROR: (?:Problem encountered: )?(.*?)(?:^A full log can be found|\Z)", output, re.M | re.S)
+    found = re.search(
+        r"^.*?ERROR: (?:Problem encountered: )?(.*?)(?:^A full log can be found|\Z)",
+        output,
+        re.M | re.S,
+    )
     if found:
         return found[1].strip()
     return "the compiler said:\n" + "\n".join(output.splitlines()[-40:])

@@ -725,9 +725,12 @@ def _transport_state(record: _ffi.Record, when: EventTime) -> TransportState:
     verify_status = record.value[4]
     error: PjsipError | None = None
     if record.status:
-        error = errors.from_status(record.status, reason)
-        if verify_status:
-            error = errors.TlsError(reason, record.status, verify_status)
+        error = errors.transport_error(
+            record.status,
+            reason,
+            verify_status=verify_status,
+            handshake=bool(record.flags & _ffi.F_HANDSHAKE),
+        )
     tls: dict[str, str] = {}
     for line in _ffi.text_of(record.text[3]).splitlines():
         name, _, value = line.partition("=")

@@ -328,6 +328,14 @@ def from_status(status: int, text: str, operation: str = "") -> PjsipError:
     return NativeError(message, status)
 
 
+def transport_error(status: int, text: str, *, verify_status: int, handshake: bool) -> PjsipError:
+    """The exception for the end of a connection; *handshake*: TLS that never got through."""
+    if verify_status or (handshake and not OS_ERRNO < status < OS_ERRNO_END):
+        return TlsError(text, status, verify_status)
+    error = from_status(status, text)
+    return error if isinstance(error, TransportError) else TransportError(text, status)
+
+
 def from_outcome(
     code: int,
     reason: str,
@@ -336,6 +344,7 @@ def from_outcome(
     response: Response | None,
     downgrade: bool = False,
     verify_status: int = 0,
+    handshake: bool = False,
     attempts: int = 1,
 ) -> PjsipError:
     """The exception for a registration's outcome that is no 2xx."""
@@ -353,7 +362,7 @@ def from_outcome(
             cls = WrongPasswordError
     elif not local or code == 408:
         cls = class_of_code(code)
-    elif verify_status:
+    elif verify_status or (handshake and not OS_ERRNO < status < OS_ERRNO_END):
         cls = TlsError
     else:
         cls = class_of_status(status)

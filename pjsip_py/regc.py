@@ -456,6 +456,7 @@ class RegistrationClient:
                 response=response,
                 downgrade=bool(flags & _ffi.F_DOWNGRADE),
                 verify_status=record.value[4],
+                handshake=bool(flags & _ffi.F_HANDSHAKE),
                 attempts=attempt,
             )
         expires = None if error else max(0, record.value[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, TlsError
 from .uri import check_seconds, check_text
 
 StrPath = str | os.PathLike[str]
@@ -75,7 +75,27 @@ class TlsConfig:
         text = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"TlsConfig({text})"
 
+    def check_files(self) -> None:
+        """Load certificate, key and CAs once, as PJSIP would with the first connection only.
+
+        :raises TlsError: one of them cannot be used; the message names it.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.cert_file is not None:
+                what = f"cert_file {self.cert_file!r}, key_file {self.key_file!r}"
+                # Without a password OpenSSL would ask for one on the terminal.
+                password = self.key_password or ""
+                context.load_cert_chain(self.cert_file, self.key_file, lambda: password)
+            if self.ca_file is not None:
+                what = f"ca_file {self.ca_file!r}"
+                context.load_verify_locations(cafile=self.ca_file)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise TlsError(f"{what}: {reason}") from None
+
     def _c_fields(self) -> dict[str, Any]:
+        self.check_files()
         ca_file, ca_path = self.ca_file, self.ca_path
         if not self.insecure and not ca_file and not ca_path:
             ca_file, ca_path = system_trust()

@@ -39,7 +39,12 @@ _STATUS = re.compile(
 
 
 # PJSIP defines these and has no words for them.
-NO_TEXT = {"X"}
+NO_TEXT = {
+    "PJLIB_UTIL_ESTUNFINGERPRINT",
+    "PJLIB_UTIL_ESTUNNOTMAGIC",
+    "PJLIB_UTIL_ESTUNUSERNAME",
+    "PJ_CLI_EAMBIGUOUS",
+}
 
 
 def statuses() -> dict[str, int]:

@@ -91,9 +91,9 @@ class Client:
 
 def test_an_unresolvable_registrar_fails_locally(ep: pjsip.Endpoint, closing: bool) -> None:
     client = Client(ep, "sip:no-such-host.invalid", closing=closing)
-    with pytest.raises(pjsip.TransportError) as caught:
+    # Where the DNS server never answers, the name is given up on when the time is up.
+    with pytest.raises((pjsip.ResolveError, pjsip.RegistrationTimeout)):
         client.register(timeout=8.0)
-    assert isinstance(caught.value, pjsip.ResolveError)
     assert client.only_outcome().local
     client.check_closed()
 

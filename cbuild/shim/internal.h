@@ -119,6 +119,7 @@ typedef struct stash {
     int used, code;
     pj_status_t status;
     uint32_t verify_status;
+    int flags;
 } stash;
 
 typedef struct client {
@@ -174,6 +175,7 @@ typedef struct connection {
     int32_t id;
     pj_status_t status;         /* why it failed */
     uint32_t verify_status;
+    int secure, established;
 } connection;
 
 typedef struct query {

@@ -82,14 +82,14 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
 }
 
 static void finish_local(client *c, int code, pj_status_t status,
-                         uint32_t verify_status)
+                         uint32_t verify_status, int flags)
 {
     char message[PJ_ERR_MSG_SIZE];
     const pj_str_t *known = pjsip_get_status_text(code);
     pj_str_t reason = *known;
     event_text text[4] = { { 0 } };
     pjpy_event event = {
-        .flags = PJPY_F_LOCAL,
+        .flags = (uint16_t)(PJPY_F_LOCAL | flags),
         .status = status,
         .code = code,
         .value = { -1, 0, 0, 0, (int32_t)verify_status, -1 },
@@ -101,21 +101,30 @@ static void finish_local(client *c, int code, pj_status_t status,
     finish(c, &event, text);
 }
 
-static void stash_failure(client *c, int code, pj_status_t status)
+/* What the connection's own end has to say about the failure. */
+static void stash_connection(client *c)
 {
     connection *conn = c->transport ? connection_of(c->transport) : NULL;
 
+    if (!conn || conn->id != c->connection)
+        return;
+    c->stash.verify_status = conn->verify_status;
+    if (conn->secure && !conn->established)
+        c->stash.flags |= PJPY_F_HANDSHAKE;
+    if (conn->status != PJ_SUCCESS &&
+        c->stash.code != PJSIP_SC_REQUEST_TIMEOUT)
+        c->stash.status = conn->status;
+}
+
+static void stash_failure(client *c, int code, pj_status_t status)
+{
     if (!c->stash.used) {
         c->stash = (stash){ .used = 1, .code = code };
         if (c->tsx)
             c->stash.status = c->tsx->transport_err;
-        if (conn && conn->id == c->connection) {
-            c->stash.verify_status = conn->verify_status;
-            if (conn->status != PJ_SUCCESS && code != PJSIP_SC_REQUEST_TIMEOUT)
-                c->stash.status = conn->status;
-        }
         if (code == PJSIP_SC_REQUEST_TIMEOUT)
             c->stash.status = PJ_ETIMEDOUT;
+        stash_connection(c);
     }
     if (status != PJ_SUCCESS && c->stash.status == PJ_SUCCESS)
         c->stash.status = status;
@@ -505,7 +514,7 @@ static void start(client *c, command *cmd)
     if (status == PJ_SUCCESS && c->transport_gone)
         status = PJSIP_ESHUTDOWN;
     if (status != PJ_SUCCESS) {
-        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0);
+        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0, 0);
         return;
     }
     if (cmd->what == PJPY_REGISTER)
@@ -515,7 +524,7 @@ static void start(client *c, command *cmd)
     else
         status = pjsip_regc_unregister_all(c->regc, &tdata);
     if (status != PJ_SUCCESS) {
-        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0);
+        finish_local(c, PJSIP_SC_SERVICE_UNAVAILABLE, status, 0, 0);
         return;
     }
     if (cmd->what != PJPY_REGISTER)
@@ -545,8 +554,11 @@ static int is_busy(client *c)
 static void run_ready(client *c)
 {
     if (c->stash.used) {
-        stash s = c->stash;
-        finish_local(c, s.code, s.status, s.verify_status);
+        stash s;
+
+        stash_connection(c);    /* it may know more by now */
+        s = c->stash;
+        finish_local(c, s.code, s.status, s.verify_status, s.flags);
     }
     while (c->waiting && !is_busy(c)) {
         command *cmd = c->waiting;

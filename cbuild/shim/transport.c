@@ -10,6 +10,10 @@
 
 #include "internal.h"
 
+#if PJSIP_HAS_TLS_TRANSPORT
+#include <openssl/ssl.h>
+#endif
+
 static void str_copy(char *out, size_t size, const pj_str_t *text)
 {
     size_t n = (size_t)text->slen < size - 1 ? (size_t)text->slen : size - 1;
@@ -200,6 +204,7 @@ connection *connection_for(pjsip_transport *tp)
     }
     if (c) {
         c->tp = tp;
+        c->secure = (tp->flag & PJSIP_TRANSPORT_SECURE) != 0;
         connection_ids = connection_ids == INT32_MAX ? 1 : connection_ids + 1;
         c->id = connection_ids;
     }
@@ -207,17 +212,6 @@ connection *connection_for(pjsip_transport *tp)
 }
 
 #if PJSIP_HAS_TLS_TRANSPORT
-static const char *tls_version(pj_uint32_t proto)
-{
-    switch (proto) {
-    case PJ_SSL_SOCK_PROTO_TLS1:   return "TLSv1";
-    case PJ_SSL_SOCK_PROTO_TLS1_1: return "TLSv1.1";
-    case PJ_SSL_SOCK_PROTO_TLS1_2: return "TLSv1.2";
-    case PJ_SSL_SOCK_PROTO_TLS1_3: return "TLSv1.3";
-    }
-    return "";
-}
-
 /* "name=value" lines; line breaks inside a value become spaces. */
 static size_t tls_line(char *out, size_t size, size_t at, const char *name,
                        const char *value, size_t length)
@@ -249,7 +243,8 @@ static size_t describe_tls(const pjsip_transport_state_info *info, char *out,
         return 0;
     *verify_status = ssl->verify_status;
     if (ssl->established) {
-        text = tls_version(ssl->proto);
+        /* ssl->proto holds what was allowed, not what was chosen */
+        text = ssl->native_ssl ? SSL_get_version(ssl->native_ssl) : "";
         at = tls_line(out, size, at, "protocol", text, strlen(text));
         text = pj_ssl_cipher_name(ssl->cipher);
         if (text)
@@ -282,6 +277,7 @@ static void push_state(int state, pjsip_transport *tp, connection *c,
     event_text text[4] = { { 0 } };
     pjpy_event event = {
         .kind = PJPY_EV_TRANSPORT,
+        .flags = c && c->secure && !c->established ? PJPY_F_HANDSHAKE : 0,
         .status = status,
         .value = { transport_protocol(tp), state, c ? c->id : 0, 0,
                    c ? (int32_t)c->verify_status : 0 },
@@ -320,8 +316,12 @@ static void on_transport_state(pjsip_transport *tp,
         return;
     }
     c = connection_for(tp);
-    if (c && c->status == PJ_SUCCESS)
-        c->status = info->status; /* the first reason is the real one */
+    if (c && state == PJSIP_TP_STATE_CONNECTED)
+        c->established = 1;
+    /* The first reason is the real one; "cancelled" is none. */
+    if (c && (c->status == PJ_SUCCESS || c->status == PJ_ECANCELLED) &&
+        info->status != PJ_SUCCESS)
+        c->status = info->status;
 #if PJSIP_HAS_TLS_TRANSPORT
     if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN)
         tls_length = describe_tls(info, tls, sizeof tls,

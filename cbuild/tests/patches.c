@@ -291,6 +291,56 @@ static void send_request(void)
     CHECK(pjsip_tsx_layer_get_tsx_count() == 0);
 }
 
+/* --------------------------------------------- completed-request-is-freed */
+
+static void on_final(void *token, pjsip_event *event)
+{
+    PJ_UNUSED_ARG(token);
+    CHECK(event->body.tsx_state.type == PJSIP_EVENT_RX_MSG);
+    CHECK(event->body.tsx_state.tsx->last_tx); /* regc looks at it here */
+    outcomes++;
+}
+
+static void completed(void)
+{
+    pj_str_t loopback = pj_str("127.0.0.1");
+    pj_time_val tick = { 0, 10 };
+    pjsip_transport *transport;
+    pj_sockaddr_in here, peer;
+    char target[64], request[2000], response[2000];
+    int size = sizeof here;
+    pj_ssize_t length = sizeof request - 1;
+    pj_sock_t server;
+    pjsip_tx_data *tdata;
+
+    CHECK(pj_sockaddr_in_init(&here, &loopback, 0) == PJ_SUCCESS);
+    CHECK(pjsip_udp_transport_start(endpoint, &here, NULL, 1, &transport) == 0);
+    CHECK(pj_sock_socket(pj_AF_INET(), pj_SOCK_DGRAM(), 0, &server) == 0);
+    CHECK(pj_sock_bind(server, &here, sizeof here) == PJ_SUCCESS);
+    CHECK(pj_sock_getsockname(server, &here, &size) == PJ_SUCCESS);
+
+    sprintf(target, "sip:127.0.0.1:%d", pj_sockaddr_get_port(&here));
+    tdata = new_register(target);
+    CHECK(pjsip_endpt_send_request(endpoint, tdata, -1, NULL, on_final) == 0);
+
+    size = sizeof peer;
+    CHECK(pj_sock_recvfrom(server, request, &length, 0, &peer, &size) == 0);
+    request[length] = '\0';
+    char *headers = strstr(request, "Via:");
+    CHECK(headers);
+    sprintf(response, "SIP/2.0 200 OK\r\n%s", headers);
+    length = strlen(response);
+    CHECK(pj_sock_sendto(server, response, &length, 0, &peer, size) == 0);
+
+    unsigned before = pools.used_count; /* the request's pool among them */
+    for (int i = 0; i < 300 && !outcomes; i++)
+        pjsip_endpt_handle_events(endpoint, &tick);
+    CHECK(outcomes == 1);
+    CHECK(pjsip_tsx_layer_get_tsx_count() == 1);
+    CHECK(pools.used_count == before - 1);
+    pj_sock_close(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -304,6 +354,7 @@ int main(int argc, char **argv)
         { "multipart-printer-bounds", multipart_printer },
         { "names-are-not-formats", names },
         { "epoll-add-failure", epoll_add_failure },
+        { "completed-request-is-freed", completed },
     };
     for (size_t i = 0; argc == 2 && i < PJ_ARRAY_SIZE(cases); i++) {
         if (strcmp(argv[1], cases[i].name) == 0) {

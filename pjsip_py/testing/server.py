@@ -156,7 +156,7 @@ class _StreamFlow(asyncio.Protocol):
     def close(self, *, reset: bool = False) -> None:
         """Close after what is buffered is sent, or at once with a TCP RST."""
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if reset:
             sock = transport.get_extra_info("socket")

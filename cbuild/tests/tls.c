@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The substitution "tls-san-nul": a certificate's names as PJSIP reads them.
-   get_cert_info() is private to its file, which is therefore included. */
+/* The substitutions of vendor/patches.toml that concern TLS, as patches.c does
+   for the others.  They are in functions private to ssl_sock_ossl.c, which is
+   therefore included. */
 #include "ssl_sock_ossl.c"
 
 #include "support.h"
@@ -16,18 +17,16 @@ static void add_name(GENERAL_NAMES *names, int type, const char *text, int size)
     sk_GENERAL_NAME_push(names, name);
 }
 
-int main(void)
+static void names(void)
 {
+    static const char evil[] = "sip.example.com\0.attacker.org";
+    static const char evil_uri[] = "sip:example.com\0.attacker.org";
     pj_caching_pool pools;
     pj_ssl_cert_info info;
     pj_pool_t *pool;
     X509 *certificate = X509_new();
     GENERAL_NAMES *names = sk_GENERAL_NAME_new_null();
-    static const char evil[] = "sip.example.com\0.attacker.org";
-    static const char evil_uri[] = "sip:example.com\0.attacker.org";
 
-    CHECK(pj_init() == PJ_SUCCESS);
-    pj_log_set_level(0);
     pj_caching_pool_init(&pools, NULL, 0);
     pool = pj_pool_create(&pools.factory, "test", 4000, 4000, NULL);
 
@@ -51,6 +50,35 @@ int main(void)
     X509_free(certificate);
     pj_pool_release(pool);
     pj_caching_pool_destroy(&pools);
+}
+
+static void texts(void)
+{
+    char first[80], again[80];
+    pj_status_t status = PJ_SSL_ERRNO_START + SSL_R_CERTIFICATE_VERIFY_FAILED;
+
+    CHECK(init_openssl() == PJ_SUCCESS);
+    pj_strerror(status, first, sizeof first);
+    pj_shutdown();
+
+    CHECK(pj_init() == PJ_SUCCESS);
+    CHECK(init_openssl() == PJ_SUCCESS);
+    pj_strerror(status, again, sizeof again);
+    CHECK(!strstr(first, "Unknown pjlib error"));
+    CHECK(strcmp(first, again) == 0);
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc == 2);
+    CHECK(pj_init() == PJ_SUCCESS);
+    pj_log_set_level(0);
+    if (strcmp(argv[1], "tls-san-nul") == 0)
+        names();
+    else if (strcmp(argv[1], "tls-texts-after-reopen") == 0)
+        texts();
+    else
+        CHECK(!"no such case");
     pj_shutdown();
     return 0;
 }
