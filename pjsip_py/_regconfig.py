@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .auth import Credentials, check_credentials
 from .errors import ConfigError, InvalidUriError
-from .message import parse_contact
+from .message import split_name_addr
 from .tls import TlsConfig
 from .transport import Transport
 from .uri import (
@@ -51,10 +51,11 @@ class RegConfig(NamedTuple):
 def _contact(value: object) -> str:
     """A contact as PJSIP takes it: a bare URI gets its brackets, so that its parameters stay."""
     text = check_text("contact", value, maximum=MAX_CONTACT - 1)
-    if "<" not in text:
+    parts = split_name_addr(text)
+    if parts is None:
         return f"<{parse_uri('contact', text).text}>"
-    parse_uri("contact", parse_contact(text)[1])
-    tail = text.rpartition(">")[2].strip()
+    _, uri, tail = parts
+    parse_uri("contact", uri)
     if tail and not tail.startswith(";"):
         raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
     check_params("contact", tail)
@@ -85,7 +86,8 @@ def check_route(value: object) -> tuple[tuple[str, ...], SipUri | None]:
     routes, first = [], None
     for item in value:
         text = check_text("route", item)
-        uri = parse_uri("route", parse_contact(text)[1] if "<" in text else text)
+        parts = split_name_addr(text)
+        uri = parse_uri("route", parts[1] if parts else text)
         first = first or uri
         lr = uri.text if "lr" in uri.params else uri.text + ";lr"
         routes.append(f"<{lr}>")

@@ -124,19 +124,24 @@ class Binding(NamedTuple):
     display_name: str = ""
 
 
+def split_name_addr(text: str) -> tuple[str, str, str] | None:
+    """What stands before, inside and after the angle brackets; None without any."""
+    for at, char in enumerate(_outside_quotes(text)):
+        if char == "<":
+            uri, _, tail = text[at + 1 :].partition(">")
+            return text[:at].strip(), uri.strip(), tail.strip()
+    return None
+
+
 def parse_contact(text: str) -> tuple[str, str, dict[str, str]]:
     """Display name, URI and header parameters of a name-addr or addr-spec."""
-    before, angle, rest = text, "", ""
-    for at, part in enumerate(_outside_quotes(text)):
-        if part == "<":
-            before, angle, rest = text[:at], "<", text[at + 1 :]
-            break
-    if angle:
-        uri, _, tail = rest.partition(">")
-        return _unquote(before.strip()), uri.strip(), _params(split_outside_quotes(tail, ";")[1:])
+    parts = split_name_addr(text)
+    if parts:
+        name, uri, tail = parts
+        return _unquote(name), uri, _params(split_outside_quotes(tail, ";")[1:])
     # Without brackets every parameter is the header's (RFC 3261 §20.10).
-    uri, *parts = split_outside_quotes(text, ";")
-    return "", uri, _params(parts)
+    uri, *params = split_outside_quotes(text, ";")
+    return "", uri, _params(params)
 
 
 def _outside_quotes(text: str) -> Iterator[str]:

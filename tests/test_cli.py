@@ -513,17 +513,45 @@ def test_second_ctrl_c_does_not_wait_for_the_unregister(open_registrar: Registra
     assert code == 128 + signal.SIGINT
 
 
-def test_a_reader_that_goes_away(open_registrar: Registrar) -> None:
-    arguments = [*COMMAND, "register", AOR, f"--registrar={open_registrar.uri()}", "--expires=2"]
+@pytest.mark.parametrize(("option", "line"), [("--watch", "registered for"), ("--json", "200")])
+def test_a_reader_that_goes_away(open_registrar: Registrar, option: str, line: str) -> None:
+    server = f"--registrar={open_registrar.uri()}"
+    arguments = [*COMMAND, "register", AOR, server, "--expires=2", option]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
-        read_until(process, "registered for 2 s")
+        read_until(process, line)
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.wait(DEADLINE) == codes.BROKEN_PIPE
         assert process.stderr.read() == ""
+    assert open_registrar.bindings(AOR) == []
+
+
+def test_no_standard_output() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "info"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stderr) == (codes.OK, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: Linux has one")
+def test_standard_output_is_full(open_registrar: Registrar) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "register", AOR, f"--registrar={open_registrar.uri()}"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            env=environment(),
+        )
+    assert done.returncode == codes.OUTPUT_FAILED
+    assert done.stderr.splitlines() == ["Error: standard output: No space left on device"]
     assert open_registrar.bindings(AOR) == []
 
 

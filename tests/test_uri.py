@@ -216,7 +216,11 @@ def create_status(client: pjsip.RegistrationClient) -> int:
 @example(text="sip:a;b=c?d@example.com")
 @example(text="sip:a@example.com;user=phone;method=REGISTER;ttl=1;maddr=127.0.0.1;lr")
 @example(text="sip:a@example.com;ttl=x")
+@example(text="sip:a@example.com;ttl=256")
+@example(text="sip:a@example.com;ttl=-5")
+@example(text="sip:a@example.com;maddr=[")
 @example(text="sip:a@example.com;a[]=::")
+@example(text="sip:a%00b@example.com;x=%0d%0a")
 @example(text="sip:a@1.2.3.4.")
 @example(text="sip:a:@example.com")
 def test_pjsip_takes_every_uri_that_we_take(
@@ -255,9 +259,7 @@ Call = Callable[[pjsip.Endpoint, str, str], object]  # endpoint, registrar, pois
 def registration(**fields: Callable[[str], Any]) -> Call:
     def call(ep: pjsip.Endpoint, server: str, poison: str) -> object:
         options: dict[str, Any] = {name: make(poison) for name, make in fields.items()}
-        return ep.registration(
-            options.pop("registrar", server), options.pop("aor", AOR), **options
-        )
+        return ep.registration(options.pop("registrar", server), options.pop("aor", AOR), **options)
 
     return call
 
@@ -286,9 +288,7 @@ ARGUMENTS: dict[str, Call] = {
     "registration contacts": registration(contacts=lambda p: [f"sip:{p}@127.0.0.1"]),
     "registration contact name": registration(contacts=lambda p: [f'"{p}" <sip:a@127.0.0.1>']),
     "registration contact param": registration(contacts=lambda p: [f"<sip:a@127.0.0.1>;x={p}"]),
-    "registration contact quoted": registration(
-        contacts=lambda p: [f'<sip:a@127.0.0.1>;x="{p}"']
-    ),
+    "registration contact quoted": registration(contacts=lambda p: [f'<sip:a@127.0.0.1>;x="{p}"']),
     "registration route": registration(route=lambda p: [f"sip:{p}"]),
     "registration route name-addr": registration(route=lambda p: [f"{p} <sip:127.0.0.1>"]),
     "registration header name": registration(headers=lambda p: {p: "x"}),

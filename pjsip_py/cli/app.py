@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
@@ -16,7 +17,7 @@ from .demo import demo
 from .info import info
 from .register import register
 from .registrar import registrar
-from .screen import abandon_stdout
+from .screen import ReaderGone, abandon_stdout
 
 
 @click.group(
@@ -41,6 +42,9 @@ for command in (demo, register, registrar, info):
 
 def run() -> int:
     """Run the command line; the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     # Library logs are for --verbose: without a handler Python would print warnings by itself.
     for name in ("pjsip_py", "pjsip"):
         logging.getLogger(name).addHandler(logging.NullHandler())
@@ -57,9 +61,13 @@ def run() -> int:
     except pjsip_py.PjsipError as error:
         print(f"Error: {error}", file=sys.stderr)
         return codes.of_error(error)
-    except BrokenPipeError:
+    except (ReaderGone, BrokenPipeError):
         abandon_stdout()
         return codes.BROKEN_PIPE
+    except OSError as error:
+        print(f"Error: standard output: {error.strerror}", file=sys.stderr)
+        abandon_stdout()
+        return codes.OUTPUT_FAILED
     except (click.Abort, KeyboardInterrupt) as stop:
         print(file=sys.stderr)
         return codes.INTERRUPTED + getattr(stop, "signum", signal.SIGINT)

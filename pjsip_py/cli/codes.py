@@ -16,6 +16,7 @@ REFUSED = 1
 USAGE = 2
 NO_ANSWER = 3
 AUTHENTICATION = 4
+OUTPUT_FAILED = 74  # sysexits.h's EX_IOERR
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 INTERRUPTED = 128  # plus the signal's number
 

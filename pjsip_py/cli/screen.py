@@ -8,8 +8,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -45,9 +45,24 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more.
+
+    Not a BrokenPipeError: click and rich make exit code 1 of that, which here means "refused".
+    """
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        raise BrokenPipeError  # rich would exit with 1, which here means "refused"
+        raise ReaderGone
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 class Screen:
@@ -65,8 +80,9 @@ class Screen:
     # -- lines ------------------------------------------------------------------------------------
 
     def print(self, text: Text | str = "") -> None:
-        self._out.print(text if isinstance(text, Text) else Text(text))
-        self._out.file.flush()
+        with _reader():
+            self._out.print(text if isinstance(text, Text) else Text(text))
+            self._out.file.flush()
 
     def line(self, when: str, mark: str, text: str, detail: str = "") -> None:
         """One line of a timeline: when, an arrow, what happened, and the particulars."""
@@ -79,12 +95,12 @@ class Screen:
 
     def json(self, record: Mapping[str, Any]) -> None:
         """One JSON object on a line of its own."""
-        self._out.file.write(json.dumps(record) + "\n")
-        self._out.file.flush()
+        with _reader():
+            self._out.file.write(json.dumps(record) + "\n")
+            self._out.file.flush()
 
     def error(self, message: str, hint: str = "") -> None:
         """What went wrong, and what to do about it, on standard error."""
-        sys.stdout.flush()
         self._err.print(Text.assemble(("Error: ", "bold red"), printable(message)))
         if hint:
             self._err.print(Text.assemble(("Hint: ", "bold"), printable(hint)))

@@ -156,11 +156,13 @@ class _StreamFlow(asyncio.Protocol):
     def close(self, *, reset: bool = False) -> None:
         """Close after what is buffered is sent, or at once with a TCP RST."""
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None:
             return
         if reset:
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # A TLS transport that is closing has let go of its socket.
+            if not transport.is_closing():
+                sock = transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         else:
             transport.close()
