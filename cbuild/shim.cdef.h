@@ -119,9 +119,11 @@ int pjpy_set_log_level(int level);
 int pjpy_get_stats(pjpy_stats *stats);
 const char *pjpy_last_assertion(void);
 
-/* Copies whole records; 0: none within timeout_ms; below -16: the first
-   record needs a buffer of that many bytes. */
-long pjpy_take(void *buffer, size_t size, int timeout_ms);
+/* Copies whole records and writes their length to taken; 0: none within
+   timeout_ms; below 0: the first record needs a buffer of that many bytes.
+   The length is memory of the caller's, so that it is not lost when a signal
+   handler raises on the way back. */
+void pjpy_take(void *buffer, size_t size, int timeout_ms, long *taken);
 /* Readable while events wait. */
 int pjpy_event_fd(void);
 /* Makes a pjpy_take() that waits return 0. */

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import asyncio
 
 _log = logging.getLogger("pjsip")
+_own_log = logging.getLogger("pjsip_py")
+SLICE = 0.1  # s
 # PJSIP's levels: 1 error, 2 warning, 3 info, 4 debug, 5 trace.
 _LEVELS = {0: logging.CRITICAL, 1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO}
 
@@ -52,6 +54,8 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
+        #: What a handler raised that is no Exception (Ctrl-C, sys.exit): raised by dispatch().
+        self.interrupt: BaseException | None = None
         self.late_events = 0
         self.closed = False
         _ffi.start(config)
@@ -69,8 +73,11 @@ class Engine:
 
     def _run(self) -> None:
         while not self.closed:
-            # No timeout would be as good; this bounds a lost wake-up, which there must not be.
-            self.dispatch(60.0)
+            try:
+                # No timeout would be as good; this bounds a lost wake-up, which must not be.
+                self.dispatch(60.0)
+            except BaseException:  # nobody is above this thread, and it must not end
+                _own_log.exception("delivering an event failed; the next ones follow")
 
     def _on_readable(self) -> None:
         self.dispatch(0.0)
@@ -82,6 +89,9 @@ class Engine:
     def pumped_by_caller(self) -> bool:
         return self._thread is None and self._loop is None and not self.is_delivering_here()
 
+    def on_event_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def is_delivering_here(self) -> bool:
         """Whether this thread is the one through which events come."""
         here = threading.get_ident()
@@ -90,8 +100,7 @@ class Engine:
     def dispatch(self, timeout: float) -> int:
         """Wait up to *timeout* seconds for events and deliver them; how many there were."""
         with self._delivering:
-            records = self._buffer.take(timeout)
-            self._records.extend(records)
+            count = self._take(timeout)
             outer = self._delivering_thread
             self._delivering_thread = threading.get_ident()
             try:
@@ -99,12 +108,28 @@ class Engine:
                     self._deliver(self._records.popleft())
             finally:
                 self._delivering_thread = outer
-        return len(records)
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            raise interrupt
+        return count
+
+    def _take(self, timeout: float) -> int:
+        """Wait in slices on the main thread, or Ctrl-C would not be seen before an event."""
+        if self._records:
+            timeout = 0.0  # what an exception left behind comes first
+        if timeout <= SLICE or threading.current_thread() is not threading.main_thread():
+            return self._buffer.take(self._records, timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            count = self._buffer.take(self._records, max(0.0, min(SLICE, left)))
+            if count or left <= 0:
+                return count
 
     def pump_until(self, done: Callable[[], bool], timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
-            left = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+            left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
             if left <= 0:
                 return
             self.dispatch(left)
@@ -114,7 +139,8 @@ class Engine:
     def _deliver(self, record: _ffi.Record) -> None:
         if record.kind == _ffi.EV_LOG:
             text = _ffi.text_of(record.text[0]).strip()
-            _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
+            with suppress(Exception):  # a logging filter of the program's is not our end
+                _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
         elif record.handle:
             receiver = self.receivers.get(record.handle)
             if receiver is None:

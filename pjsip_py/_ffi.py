@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from typing import Any, NamedTuple
 
 from . import errors
@@ -171,46 +172,55 @@ def milliseconds(seconds: float) -> int:
 
 
 class EventBuffer:
-    """Takes whole batches of records with one call."""
+    """Takes whole batches of records with one call.
+
+    What C has handed out stays in the buffer until it stands in *records*: an exception between
+    the two, Ctrl-C above all, loses nothing.
+    """
 
     def __init__(self, size: int = 1 << 17) -> None:
         self._buffer = ffi.new("char[]", size)
         self._size = size
+        self._taken = ffi.new("long *")
+        self._last = 0
 
-    def take(self, timeout: float) -> list[Record]:
-        taken = lib.pjpy_take(self._buffer, self._size, milliseconds(timeout))
-        if taken < 0:
-            self._size = -taken
+    def take(self, records: deque[Record], timeout: float) -> int:
+        """Append to *records*; wait up to *timeout* seconds for the first; how many came."""
+        if self._taken[0] == 0:
+            lib.pjpy_take(self._buffer, self._size, milliseconds(timeout), self._taken)
+        if self._taken[0] < 0:
+            self._size = -self._taken[0]
             self._buffer = ffi.new("char[]", self._size)
-            taken = lib.pjpy_take(self._buffer, self._size, 0)
-        if taken <= 0:
-            return []
+            lib.pjpy_take(self._buffer, self._size, 0, self._taken)
+        taken = self._taken[0]
         data = ffi.buffer(self._buffer, taken)[:]
-        records = []
-        offset = 0
+        count = offset = 0
         while offset < taken:
             f = _EVENT.unpack_from(data, offset)
             a = offset + 96
             b = a + f[16]
             c = b + f[17]
             d = c + f[18]
-            records.append(
-                Record(
-                    f[1],
-                    f[2],
-                    f[3],
-                    f[4],
-                    f[5],
-                    f[6] / 1e9,
-                    f[7] / 1e9,
-                    f[8],
-                    f[9],
-                    f[10:16],
-                    (data[a:b], data[b:c], data[c:d], data[d : d + f[19]]),
-                )
+            record = Record(
+                f[1],
+                f[2],
+                f[3],
+                f[4],
+                f[5],
+                f[6] / 1e9,
+                f[7] / 1e9,
+                f[8],
+                f[9],
+                f[10:16],
+                (data[a:b], data[b:c], data[c:d], data[d : d + f[19]]),
             )
             offset += f[0]
-        return records
+            if record.seq > self._last:  # else it came through before an interrupt
+                self._last = record.seq
+                records.append(record)
+                count += 1
+        self._taken[0] = 0
+        return count
 
 
 def set_trace(on: bool) -> None:

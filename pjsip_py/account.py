@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -92,7 +93,8 @@ class Account:
         self.refresh_at: float | None = None
         self._last: RegState | None = None
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
-        self._registered: tuple[Operation[RegistrationResult], ...] = ()
+        self._waiting: tuple[Operation[RegistrationResult], ...] = ()
+        self._lock = threading.Lock()
         if type(self).on_reg_started is not Account.on_reg_started:
             endpoint._want_started()
 
@@ -157,18 +159,38 @@ class Account:
 
         :raises TimeoutError: not registered within *timeout* seconds.
         """
+        self.client._check_open()
         operation: Operation[RegistrationResult] = Operation(
             self.client._engine, f"wait_registered {self.aor}"
         )
-        if self.registered and self._last is not None:
-            operation._finish(_result_of(self._last), None)
-        else:
-            self._registered = (*self._registered, operation)
+        with self._lock:
+            last = self._last if self.registered else None
+            if last is None:
+                self._waiting = (*self._waiting, operation)
+        if last is not None:
+            operation._finish(_result_of(last), None)
         if self._endpoint._in_running_loop():
-            import asyncio
+            return self._await_registered(operation, timeout)
+        try:
+            return operation.result(timeout)
+        finally:
+            self._stop_waiting(operation)
 
-            return asyncio.wait_for(operation, timeout)
-        return operation.result(timeout)
+    async def _await_registered(
+        self, operation: Operation[RegistrationResult], timeout: float | None
+    ) -> RegistrationResult:
+        import asyncio
+
+        try:
+            return await asyncio.wait_for(_awaited(operation), timeout)
+        except asyncio.TimeoutError:  # TimeoutError itself since Python 3.11
+            raise TimeoutError(f"{self.aor} not registered within {timeout:g} s") from None
+        finally:
+            self._stop_waiting(operation)
+
+    def _stop_waiting(self, operation: Operation[RegistrationResult]) -> None:
+        with self._lock:
+            self._waiting = tuple(o for o in self._waiting if o is not operation)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -197,20 +219,22 @@ class Account:
 
     def _note(self, event: RegState) -> None:
         now = event.time.wall
-        if event.error is not None:
-            self.state = "failed"
-            self.refresh_at = None
-        elif event.is_unregister:
-            self.state = "unregistered"
-            self.expires_at = self.refresh_at = None
-        else:
-            self.state = "registered"
-            self._last = event
-            self.expires_at = now + (event.expires or 0)
-            self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
-            waiting, self._registered = self._registered, ()
-            for operation in waiting:
-                operation._finish(_result_of(event), None)
+        waiting: tuple[Operation[RegistrationResult], ...] = ()
+        with self._lock:
+            if event.error is not None:
+                self.state = "failed"
+                self.refresh_at = None
+            elif event.is_unregister:
+                self.state = "unregistered"
+                self.expires_at = self.refresh_at = None
+            else:
+                self.state = "registered"
+                self._last = event
+                self.expires_at = now + (event.expires or 0)
+                self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
+                waiting, self._waiting = self._waiting, ()
+        for operation in waiting:
+            operation._finish(_result_of(event), None)
 
     def _call_handlers(self, event: Event) -> None:
         if isinstance(event, RegStarted):
@@ -230,9 +254,14 @@ class Account:
         """
         self.client.close()
         self._endpoint._account_closed(self)
-        waiting, self._registered = self._registered, ()
+        with self._lock:
+            waiting, self._waiting = self._waiting, ()
         for operation in waiting:
             operation._finish(None, errors.ClosedError(f"{self!r}"))
+
+
+async def _awaited(operation: Operation[RegistrationResult]) -> RegistrationResult:
+    return await operation
 
 
 def _result_of(event: RegState) -> RegistrationResult:

@@ -47,6 +47,9 @@ class Credentials:
         self.realm = check_text("realm", realm, maximum=256)
         if not username:
             raise ConfigError("username must not be empty")
+        if '"' in username + realm or "\\" in username + realm:
+            # PJSIP prints both between quotes as they are.
+            raise ConfigError("username and realm must not contain a quote or a backslash")
         if not realm:
             raise ConfigError("realm must not be empty; '*' stands for any")
         if (password is None) == (ha1 is None):

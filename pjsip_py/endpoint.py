@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakSet
 
 from . import _ffi, errors
 from ._engine import Engine
@@ -43,6 +44,7 @@ _log = logging.getLogger("pjsip_py")
 
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Account)
+Streams = WeakSet["EventStream"]
 
 MAX_CALLBACK_ERRORS = 100
 
@@ -100,16 +102,20 @@ class EndpointConfig:
 
 
 class EventStream:
-    """Events in order, for ``for`` and ``async for``; ends when its source closes."""
+    """Events in order, for ``for`` and ``async for``; ends when its source closes.
 
-    def __init__(self, endpoint: Endpoint, register: list[EventStream]) -> None:
+    Several threads or tasks may share one; each event goes to one of them.  A stream that nobody
+    holds any more gets nothing.
+    """
+
+    def __init__(self, endpoint: Endpoint, register: Streams) -> None:
         self._endpoint = endpoint
         self._queue: deque[Event] = deque()
         self._arrived = threading.Condition()
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._register = register
         self._closed = False
-        register.append(self)
+        register.add(self)
 
     def _push(self, event: Event) -> None:
         with self._arrived:
@@ -118,9 +124,8 @@ class EventStream:
 
     def _wake(self) -> None:
         self._arrived.notify_all()
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            loop, future = waiter
+        waiters, self._waiters = self._waiters, []
+        for loop, future in waiters:
             with suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 loop.call_soon_threadsafe(_set, future)
 
@@ -129,8 +134,7 @@ class EventStream:
         with self._arrived:
             self._closed = True
             self._wake()
-        if self in self._register:
-            self._register.remove(self)
+        self._register.discard(self)
 
     def get(self, timeout: float | None = None) -> Event:
         """The next event; :raises TimeoutError: none within *timeout* seconds;
@@ -171,7 +175,7 @@ class EventStream:
                     raise StopAsyncIteration
                 loop = asyncio.get_running_loop()
                 future: asyncio.Future[None] = loop.create_future()
-                self._waiter = (loop, future)
+                self._waiters.append((loop, future))
             await future
 
     def __enter__(self) -> EventStream:
@@ -229,7 +233,7 @@ class Endpoint:
         self._was_open = False
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
-        self._streams: list[EventStream] = []
+        self._streams: Streams = WeakSet()
         self._clients: set[RegistrationClient] = set()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
@@ -571,7 +575,7 @@ class Endpoint:
         """All events from now on, to iterate over, ``for`` or ``async for``."""
         return self._stream(self._streams)
 
-    def _stream(self, register: list[EventStream]) -> EventStream:
+    def _stream(self, register: Streams) -> EventStream:
         self._want_started()
         return EventStream(self, register)
 
@@ -579,7 +583,7 @@ class Endpoint:
         if not callable(handler):
             raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
 
-    def _emit(self, event: Event, streams: list[EventStream] | None = None) -> None:
+    def _emit(self, event: Event, streams: Streams | None = None) -> None:
         if self._handlers:
             for kind, handlers in tuple(self._handlers.items()):
                 if isinstance(event, kind):
@@ -605,6 +609,11 @@ class Endpoint:
                 self._start_task(handler, event, result)
         except Exception as error:
             self._failed(handler, event, error)
+        except BaseException as error:
+            self._failed(handler, event, error)
+            engine = self._engine
+            if engine is not None and not engine.on_event_thread():
+                engine.interrupt = error  # once this batch is delivered
 
     def _start_task(
         self, handler: Callable[[Any], Any], event: Event, coroutine: CoroutineType[Any, Any, Any]
@@ -624,7 +633,7 @@ class Endpoint:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _failed(self, handler: Callable[[Any], object], event: Event, error: Exception) -> None:
+    def _failed(self, handler: Callable[[Any], object], event: Event, error: BaseException) -> None:
         failure = CallbackFailed(
             time=EventTime(time.monotonic(), time.time()),
             handler=handler,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from . import _ffi, errors
 from ._operation import Operation
@@ -109,7 +110,7 @@ class RegistrationClient:
         self._chosen: Transport | None = None
         self._attempt = 1
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
-        self._streams: list[EventStream] | None = None
+        self._streams: WeakSet[EventStream] | None = None
         self._fetchers: list[RegistrationClient] | None = None
         self._lock = threading.Lock()
         self._preparing = False
@@ -413,7 +414,7 @@ class RegistrationClient:
         """This client's events from now on, to iterate over, ``for`` or ``async for``."""
         self._check_open()
         if self._streams is None:
-            self._streams = []
+            self._streams = WeakSet()
         return self._endpoint._stream(self._streams)
 
     def _receive(self, record: _ffi.Record) -> None:

@@ -140,6 +140,8 @@ def parse_uri(field: str, value: object) -> SipUri:
     transport = params.get("transport", "udp").lower()
     if transport not in ("udp", "tcp", "tls"):
         raise InvalidUriError(f"{field}: {text!r}: transport must be udp, tcp or tls")
+    if "ttl" in params and not (params["ttl"].isdecimal() and int(params["ttl"]) <= 255):
+        raise InvalidUriError(f"{field}: {text!r}: ttl must be 0 to 255")
     scheme = found["scheme"].lower()
     if scheme == "sips" and params.get("transport", "").lower() == "udp":
         raise InvalidUriError(f"{field}: {text!r}: sips: cannot go over UDP (RFC 3261 §26.2.2)")

@@ -348,14 +348,11 @@ def registrar() -> Iterator[Registrar]:
 def test_control_characters_are_refused_everywhere(
     open_ep: pjsip.Endpoint, registrar: Registrar, call: Call, poison: str
 ) -> None:
-    before = registrar.stats().requests
     with pytest.raises((pjsip.ConfigError, pjsip.InvalidUriError)) as caught:
         call(open_ep, registrar.uri(), poison)
     str(caught.value).encode()
     assert poison not in str(caught.value)
     assert create_status(open_ep.registration(registrar.uri(), AOR)) == 0
-    # That one may have been faster than its cancellation; nothing else may have come.
-    assert registrar.stats().requests - before <= 1
 
 
 def test_after_all_that_the_endpoint_registers(
@@ -364,6 +361,7 @@ def test_after_all_that_the_endpoint_registers(
     client = open_ep.registration(registrar.uri(), AOR)
     assert client.register().result(5).code == 200
     client.close()
+    assert not any(b"Injected" in request.data for request in registrar.requests)
     assert open_ep.stats()["assertions"] == 0
 
 
@@ -434,6 +432,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "contact not closed": {"contacts": ["<sip:a@127.0.0.1"]},
     "contact with tail": {"contacts": ["<sip:a@127.0.0.1> x"]},
     "two contacts in one": {"contacts": ["<sip:a@127.0.0.1>, <sip:b@127.0.0.1>"]},
+    "contact before a contact": {"contacts": ["sip:x@y.z, <sip:a@127.0.0.1>"]},
+    "contact name with a quote": {"contacts": ['a" <sip:a@127.0.0.1>']},
     "contact open quote": {"contacts": ['<sip:a@127.0.0.1>;x="y']},
     "contact over 512 bytes": {"contacts": ["sip:" + "a" * 510 + "@127.0.0.1"]},
     "contacts number": {"contacts": 5},

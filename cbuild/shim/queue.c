@@ -20,9 +20,8 @@
 #include "internal.h"
 
 typedef struct event_node {
-    struct event_node *next;
+    struct event_node *next, **previous;
     client *owner;
-    int merged;                 /* a newer outcome stands for this one */
     pjpy_event event;           /* its strings follow */
 } event_node;
 
@@ -56,9 +55,12 @@ static void condition_init(void)
     pthread_condattr_destroy(&attr);
 }
 
-static int is_droppable(int kind)
+/* The start of a refresh is one too: its outcome follows, and is not. */
+static int is_droppable(const pjpy_event *event)
 {
-    return kind == PJPY_EV_MESSAGE || kind == PJPY_EV_LOG;
+    return event->kind == PJPY_EV_MESSAGE || event->kind == PJPY_EV_LOG ||
+           (event->kind == PJPY_EV_REG_STARTED &&
+            event->flags & PJPY_F_RENEWAL);
 }
 
 /* ------------------------------------------------- the descriptor, locked */
@@ -147,13 +149,30 @@ void queue_close(void)
 static void append(event_node *node)
 {
     node->next = NULL;
+    node->previous = queue.tail;
     node->event.seq = ++queue.seq;
     *queue.tail = node;
     queue.tail = &node->next;
-    if (is_droppable(node->event.kind))
+    if (is_droppable(&node->event))
         queue.droppable += node->event.size;
     else
         queue.outcomes += node->event.size;
+}
+
+static void unlink_node(event_node *node)
+{
+    *node->previous = node->next;
+    if (node->next)
+        node->next->previous = node->previous;
+    else
+        queue.tail = node->previous;
+    if (node->owner)
+        node->owner->queued = NULL;
+    if (is_droppable(&node->event))
+        queue.droppable -= node->event.size;
+    else
+        queue.outcomes -= node->event.size;
+    free(node);
 }
 
 static void report_drops(void)
@@ -179,7 +198,7 @@ static void report_drops(void)
 
 void queue_push(pjpy_event *event, const event_text text[4], client *owner)
 {
-    int droppable = is_droppable(event->kind);
+    int droppable = is_droppable(event);
     size_t size = sizeof *event;
     event_node *node;
     char *p;
@@ -200,7 +219,6 @@ void queue_push(pjpy_event *event, const event_text text[4], client *owner)
     if (!node)
         goto drop;
     node->owner = NULL;
-    node->merged = 0;
     node->event = *event;
     p = (char *)(&node->event + 1);
     for (int i = 0; i < 4; i++) {
@@ -211,10 +229,8 @@ void queue_push(pjpy_event *event, const event_text text[4], client *owner)
     report_drops();
     if (owner) {
         if (owner->queued && queue.outcomes > queue.outcome_limit) {
-            event_node *older = owner->queued;
-            older->merged = 1;
-            older->owner = NULL;
-            node->event.value[3] = older->event.value[3] + 1;
+            node->event.value[3] = owner->queued->event.value[3] + 1;
+            unlink_node(owner->queued);
             queue.merged++;
         } else if (owner->queued) {
             owner->queued->owner = NULL;
@@ -270,7 +286,7 @@ static void deadline_in(struct timespec *t, int timeout_ms)
     }
 }
 
-long pjpy_take(void *buffer, size_t size, int timeout_ms)
+void pjpy_take(void *buffer, size_t size, int timeout_ms, long *taken)
 {
     char *out = buffer;
     long copied = 0;
@@ -293,31 +309,20 @@ long pjpy_take(void *buffer, size_t size, int timeout_ms)
         event_node *node = queue.head;
         size_t length = node->event.size;
 
-        if (!node->merged && (size_t)copied + length > size) {
+        if ((size_t)copied + length > size) {
             if (copied == 0)
                 copied = -(long)length;
             break;
         }
-        if (!node->merged) {
-            memcpy(out + copied, &node->event, length);
-            copied += (long)length;
-            queue.taken++;
-        }
-        if (node->owner)
-            node->owner->queued = NULL;
-        if (is_droppable(node->event.kind))
-            queue.droppable -= length;
-        else
-            queue.outcomes -= length;
-        queue.head = node->next;
-        if (!queue.head)
-            queue.tail = &queue.head;
-        free(node);
+        memcpy(out + copied, &node->event, length);
+        copied += (long)length;
+        queue.taken++;
+        unlink_node(node);
     }
+    *taken = copied;
     if (!queue.head)
         fd_clear();
     pthread_mutex_unlock(&queue.lock);
-    return copied;
 }
 
 int pjpy_event_fd(void)

@@ -238,6 +238,8 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
 
     if (!c)
         return PJ_SUCCESS;
+    if (c->transport_gone)
+        return PJSIP_ESHUTDOWN; /* never by another door */
     c->algorithm = PJPY_ALG_NONE;
     for (h = tdata->msg->hdr.next; h != &tdata->msg->hdr; h = h->next) {
         if (h->type != PJSIP_H_AUTHORIZATION &&
@@ -710,6 +712,22 @@ void client_free_all(void)
     handle_each(OBJ_CLIENT, destroy_each);
 }
 
+/* PJSIP has no call for it; building an unregister cancels the timer.  The
+   end of the refresh is told as a refresh that failed. */
+static void stop_refresh(client *c)
+{
+    pjsip_regc_info info;
+    pjsip_tx_data *tdata;
+
+    pjsip_regc_get_info(c->regc, &info);
+    if (!info.auto_reg || info.interval == NO_EXPIRES || info.interval == 0)
+        return;
+    if (pjsip_regc_unregister(c->regc, &tdata) == PJ_SUCCESS)
+        pjsip_tx_data_dec_ref(tdata);
+    if (!info.is_busy && !c->current && !c->stash.used)
+        stash_failure(c, PJSIP_SC_SERVICE_UNAVAILABLE, PJSIP_ESHUTDOWN);
+}
+
 /* The transport is about to close: let go of it, for PJSIP counts no
    references to a listener.  A client that was pinned
    to it fails from now on, rather than leave by another door. */
@@ -729,6 +747,7 @@ void client_leave_transport(client *c, const void *gone)
         pjsip_regc_set_transport(c->regc, &none);
         c->pinned = NULL;
         c->transport_gone = 1;
+        stop_refresh(c);
     }
 }
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import ExitStack
 
 import click
 
@@ -42,19 +43,21 @@ for command in (demo, register, registrar, info):
 
 def run() -> int:
     """Run the command line; the exit code."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    # Library logs are for --verbose: without a handler Python would print warnings by itself.
-    for name in ("pjsip_py", "pjsip"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by whoever started us
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w")))
+        # Library logs are for --verbose: without a handler Python would print warnings by itself.
+        for name in ("pjsip_py", "pjsip"):
+            logging.getLogger(name).addHandler(logging.NullHandler())
+        return _run()
+
+
+def _run() -> int:
     try:
         code = app.main(prog_name="pjsip-py", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else codes.OK
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return codes.USAGE
     except click.ClickException as error:
         error.show()
         return codes.USAGE
@@ -69,5 +72,6 @@ def run() -> int:
         abandon_stdout()
         return codes.OUTPUT_FAILED
     except (click.Abort, KeyboardInterrupt) as stop:
-        print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the ^C that the terminal shows
         return codes.INTERRUPTED + getattr(stop, "signum", signal.SIGINT)

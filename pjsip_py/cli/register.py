@@ -278,6 +278,7 @@ class Session:
                 if leaving or not registered:
                     return codes.INTERRUPTED + item.signum
                 leaving = True
+                self.screen.end_line()
                 account.unregister(timeout=LEAVE_TIMEOUT)
                 continue
             assert isinstance(item, pjsip.Event)

@@ -111,6 +111,7 @@ def registrar(
             announce(server, users is not None, screen)
             while not isinstance(item := inbox.get(), Stop):
                 show(item, server, screen)
+            screen.end_line()
         finally:
             server.stop()
     return codes.OK

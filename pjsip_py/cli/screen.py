@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from pjsip_py.errors import PjsipError, RegistrationError
+from pjsip_py.errors import PjsipError
 from pjsip_py.events import (
     Event,
     EventsDropped,
@@ -93,6 +93,11 @@ class Screen:
         line = Text.assemble((f"{when}  ", "dim"), (mark, _MARK_STYLES[mark]), "  ", shown)
         self.print(line)
 
+    def end_line(self) -> None:
+        """After the ^C that a terminal shows where the cursor is."""
+        if not self.as_json and self._out.is_terminal:
+            self.print()
+
     def json(self, record: Mapping[str, Any]) -> None:
         """One JSON object on a line of its own."""
         with _reader():
@@ -133,9 +138,8 @@ def describe_error(error: PjsipError) -> str:
 def describe_outcome(event: RegState) -> tuple[str, str, str]:
     """Mark, what happened and particulars of the outcome of a request."""
     if event.error is not None:
-        if isinstance(event.error, RegistrationError) and not event.local:
-            return BAD, f"{event.code} {event.reason}", type(event.error).__name__
-        return BAD, event.reason, f"{type(event.error).__name__}, nothing from the registrar"
+        what = event.reason if event.local else f"{event.code} {event.reason}"
+        return BAD, what, type(event.error).__name__
     details = [event.algorithm] if event.algorithm else []
     if event.is_unregister:
         return GOOD, f"{event.code} {event.reason}: unregistered", ", ".join(details)
@@ -156,7 +160,8 @@ def describe_binding(binding: Binding) -> str:
 
 def describe_connection(event: TransportState) -> tuple[str, str]:
     tls = " ".join(event.tls[each] for each in ("protocol", "cipher") if event.tls.get(each))
-    where = f" to {event.remote}" if event.remote else f" on {event.local}"
+    way = "from" if event.state == "disconnected" else "to"
+    where = f" {way} {event.remote}" if event.remote else f" on {event.local}"
     return f"{event.protocol} {event.state}{where}", tls or event.reason
 
 
