@@ -74,7 +74,7 @@ def check_tools() -> None:
     named = shlex.split(os.environ.get("CC", ""))[:1]
     if not any(shutil.which(each) for each in named or ("cc", "gcc", "clang")):
         how = install("gcc libc6-dev", "gcc glibc-devel", "xcode-select --install")
-        raise stop(f"there is no C compiler {''.join(named)}. Install one: {how}")
+        raise stop(f"there is no {' '.join(['C compiler', *named])}. Install one: {how}")
     folders = {sysconfig.get_path("include"), sysconfig.get_path("platinclude")}
     if not any(Path(folder, "Python.h").is_file() for folder in folders):
         how = install("python3-dev", "python3-devel", "brew install python")

@@ -93,9 +93,7 @@ class Load:
             registration.register()
 
 
-def make(
-    endpoint: pjsip.Endpoint, options: argparse.Namespace, number: int
-) -> Registration:
+def make(endpoint: pjsip.Endpoint, options: argparse.Namespace, number: int) -> Registration:
     user = f"bulk{number}"
     aor = f"sip:{user}@example.com"
     credentials = pjsip.Credentials(user, options.password)

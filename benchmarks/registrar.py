@@ -8,7 +8,15 @@ import subprocess
 import time
 from pathlib import Path
 
-from servers.process import ServerError, find_program, free_port, kill_group, spawn, stop_group, tail
+from servers.process import (
+    ServerError,
+    find_program,
+    free_port,
+    kill_group,
+    spawn,
+    stop_group,
+    tail,
+)
 from servers.rawclient import RawClient
 
 TEMPLATE = Path(__file__).with_name("kamailio.cfg.in")

@@ -29,7 +29,8 @@ enum pjpy_event_kind {
     PJPY_EV_RESOLVE = 5,        /* a host name waits for pjpy_resolved() */
     PJPY_EV_MESSAGE = 6,        /* trace: may be dropped */
     PJPY_EV_LOG = 7,            /* may be dropped */
-    PJPY_EV_DROPPED = 8         /* how many of the two kinds above were lost */
+    PJPY_EV_DROPPED = 8,        /* how many of the two kinds above were lost */
+    PJPY_EV_TIMER = 9           /* pjpy_call_later()'s time has come */
 };
 
 enum pjpy_event_flag {
@@ -126,6 +127,10 @@ const char *pjpy_last_assertion(void);
 void pjpy_take(void *buffer, size_t size, int timeout_ms, long *taken);
 /* Readable while events wait. */
 int pjpy_event_fd(void);
+/* A TIMER event with this request id after delay_ms, on PJSIP's own timer
+   heap; 0: at once, in its turn behind the events queued so far. */
+int pjpy_call_later(uint64_t request, uint32_t delay_ms);
+int pjpy_call_cancel(uint64_t request);
 /* Makes a pjpy_take() that waits return 0. */
 void pjpy_interrupt(void);
 

@@ -47,6 +47,7 @@ class Engine:
         self._deliver_other = deliver
         self.receivers: dict[int, Receiver] = {}
         self._requests = count(1)
+        self._calls: dict[int, Callable[[], object]] = {}
         self._buffer = _ffi.EventBuffer()
         self._records: deque[_ffi.Record] = deque()
         self._delivering = threading.RLock()
@@ -141,6 +142,10 @@ class Engine:
             text = _ffi.text_of(record.text[0]).strip()
             with suppress(Exception):  # a logging filter of the program's is not our end
                 _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
+        elif record.kind == _ffi.EV_TIMER:
+            call = self._calls.pop(record.request, None)
+            if call is not None:
+                call()
         elif record.handle:
             receiver = self.receivers.get(record.handle)
             if receiver is None:
@@ -149,6 +154,24 @@ class Engine:
                 receiver._receive(record)
         else:
             self._deliver_other(record)
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> int:
+        """Call where events are delivered, after *seconds* on PJSIP's clock; 0: in its turn.
+
+        :raises ClosedError: the engine has stopped.
+        """
+        request = next(self._requests)
+        self._calls[request] = call
+        try:
+            _ffi.call_later(request, seconds)
+        except BaseException:
+            del self._calls[request]
+            raise
+        return request
+
+    def call_cancel(self, request: int) -> None:
+        if self._calls.pop(request, None) is not None:
+            _ffi.call_cancel(request)
 
     def next_request(self) -> int:
         return next(self._requests)

@@ -23,6 +23,7 @@ EV_RESOLVE: int = lib.PJPY_EV_RESOLVE
 EV_MESSAGE: int = lib.PJPY_EV_MESSAGE
 EV_LOG: int = lib.PJPY_EV_LOG
 EV_DROPPED: int = lib.PJPY_EV_DROPPED
+EV_TIMER: int = lib.PJPY_EV_TIMER
 
 F_RENEWAL: int = lib.PJPY_F_RENEWAL
 F_UNREGISTER: int = lib.PJPY_F_UNREGISTER
@@ -225,6 +226,14 @@ class EventBuffer:
 
 def set_trace(on: bool) -> None:
     check(lib.pjpy_set_trace(int(on)), "trace")
+
+
+def call_later(request: int, seconds: float) -> None:
+    check(lib.pjpy_call_later(request, milliseconds(seconds)), "call_later")
+
+
+def call_cancel(request: int) -> None:
+    lib.pjpy_call_cancel(request)  # fired already, or closed: as good
 
 
 def want_started() -> None:

@@ -105,14 +105,23 @@ class Operation(Generic[T]):
         return self._error
 
     def add_done_callback(self, callback: Callable[[Operation[T]], object]) -> None:
-        """Call *callback* with this Operation once it is done, or now if it is."""
+        """Call *callback* with this Operation once it is done, or now if it is.
+
+        What it raises is logged, as concurrent.futures does.
+        """
         with _lock:
             if not self.done():
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(callback)
                 return
-        callback(self)
+        self._run_callback(callback)
+
+    def _run_callback(self, callback: Callable[[Operation[T]], object]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            _log.exception("a done callback of %s failed", self.name)
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():
@@ -144,10 +153,7 @@ class Operation(Generic[T]):
         if event is not None:
             event.set()
         for callback in callbacks or ():
-            try:
-                callback(self)
-            except Exception:
-                _log.exception("a done callback of %s failed", self.name)
+            self._run_callback(callback)
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # who awaits has it; who does not is spared its import

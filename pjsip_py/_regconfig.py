@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from .uri import (
     parse_uri,
 )
 
+# RFC 3261 §25.1, display-name
+_DISPLAY_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
 MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
 MAX_CONTACT = 512  # PJSIP_REGC_CONTACT_BUF_SIZE
 MAX_EXPIRES = 2**31 - 1
@@ -54,8 +57,10 @@ def _contact(value: object) -> str:
     parts = split_name_addr(text)
     if parts is None:
         return f"<{parse_uri('contact', text).text}>"
-    _, uri, tail = parts
+    name, uri, tail = parts
     parse_uri("contact", uri)
+    if not _DISPLAY_NAME.fullmatch(name):
+        raise InvalidUriError(f"contact: {text!r}: a display name is words or a quoted string")
     if tail and not tail.startswith(";"):
         raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
     check_params("contact", tail)

@@ -464,14 +464,14 @@ class Endpoint:
             self._emit_transport(transport, "closed")
 
     def _emit_transport(self, transport: Transport, state: str) -> None:
-        self._emit(
-            TransportState(
-                time=EventTime(time.monotonic(), time.time()),
-                protocol=transport.protocol,
-                state=state,
-                local=transport.address,
-            )
+        event = TransportState(
+            time=EventTime(time.monotonic(), time.time()),
+            protocol=transport.protocol,
+            state=state,
+            local=transport.address,
         )
+        if self._engine is not None:
+            self._engine.call_later(0, lambda: self._emit(event))
 
     # -- registrations ----------------------------------------------------------------------------
 

@@ -266,7 +266,7 @@ class GlobalError(RegistrationError):
 
 # -- from C's numbers ----------------------------------------------------------------------------
 
-PJ_ENOTSUP = 70012
+PJ_ENOTSUP, PJ_ERESOLVE = 70012, 70018
 OS_ERRNO, OS_ERRNO_END = 120000, 170000
 _SIP, _SIP_END = 170100, 170800
 

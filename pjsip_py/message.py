@@ -128,8 +128,8 @@ def split_name_addr(text: str) -> tuple[str, str, str] | None:
     """What stands before, inside and after the angle brackets; None without any."""
     for at, char in enumerate(_outside_quotes(text)):
         if char == "<":
-            uri, _, tail = text[at + 1 :].partition(">")
-            return text[:at].strip(), uri.strip(), tail.strip()
+            uri, angle, tail = text[at + 1 :].partition(">")
+            return (text[:at].strip(), uri.strip(), tail.strip()) if angle else None
     return None
 
 

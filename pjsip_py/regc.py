@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class _Request(Operation[Any]):
     """One call of the user's, until its outcome."""
 
-    __slots__ = ("_client", "count", "strings", "timeout", "value", "what")
+    __slots__ = ("_client", "alarm", "count", "strings", "timeout", "value", "what")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class _Request(Operation[Any]):
         self.timeout = timeout
         self.strings = strings
         self.count = count
+        self.alarm = 0  # of Engine.call_later(), while it is held
 
     @property
     def name(self) -> str:
@@ -82,7 +84,6 @@ class RegistrationClient:
         "__weakref__",
         "_account",
         "_attempt",
-        "_chosen",
         "_config",
         "_contacts",
         "_endpoint",
@@ -107,7 +108,6 @@ class RegistrationClient:
         self._config = config
         self._account = account
         self._handle = 0
-        self._chosen: Transport | None = None
         self._attempt = 1
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._streams: WeakSet[EventStream] | None = None
@@ -248,19 +248,22 @@ class RegistrationClient:
         self._check_open()
         bound = check_timeout(timeout) or self._config.timeout
         request = _Request(self, name, what, value, bound, strings, count)
-        self._pending[request.request] = request
+        first = False
         with self._lock:
-            ready = self._handle != 0
-            if not ready:
+            self._pending[request.request] = request
+            if self._handle:
+                self._post(request)
+            else:
                 self._held.append(request)
                 first, self._preparing = not self._preparing, True
-        if ready:
-            self._post(request)
-        elif first:
-            self._prepare(bound)
+        if first:
+            self._prepare()
+        if self._held:
+            self._bound_held(request)
         return request
 
     def _post(self, request: _Request) -> None:
+        """Hand it to C, which only queues it; locked, so that the order of the calls holds."""
         try:
             _ffi.client_request(
                 self._handle,
@@ -276,38 +279,56 @@ class RegistrationClient:
 
     def _cancel(self, request: _Request) -> None:
         with self._lock:
-            held = request in self._held
-            if held:
-                self._held.remove(request)
-        if held:
-            self._finish(request.request, None, CancelledError())
-        elif self._handle:
-            _ffi.client_cancel(self._handle, request.request)
+            if request not in self._held:
+                if self._handle:
+                    _ffi.client_cancel(self._handle, request.request)
+                return
+            self._held.remove(request)
+        self._finish(request.request, None, CancelledError())
 
     # -- the regc in C ----------------------------------------------------------------------------
 
-    def _prepare(self, timeout: float | None) -> None:
-        """Choose transport and contact, then make the regc; a host name is resolved before."""
+    def _prepare(self) -> None:
+        """Choose transport and contact, then make the regc; a host name is resolved before.
+
+        Requests are held until then, each bounded by its own timeout.
+        """
         hop = self._config.next_hop
         transport = self._config.transport
         if hop.is_address or (transport is not None and not transport.is_wildcard):
             self._create(hop.host)
             return
-        timer = threading.Timer(
-            timeout or self._endpoint._request_deadline,
-            lambda: self._fail_held(408, "name resolution took too long", 70009),
-        )
-        timer.daemon = True
-        timer.start()
+        engine = self._engine
 
         def found(addresses: list[str]) -> None:
-            timer.cancel()
-            if addresses:
-                self._create(addresses[0])
-            else:
-                self._fail_held(502, f"host name {hop.host!r} cannot be resolved", 70018)
+            with suppress(ClosedError):  # then nobody waits any more
+                engine.call_later(0, lambda: self._resolved(addresses))
 
         self._endpoint._resolver.lookup(hop.host, found)
+
+    def _resolved(self, addresses: list[str]) -> None:
+        if addresses:
+            self._create(addresses[0])
+        else:
+            host = self._config.next_hop.host
+            reason = f"host name {host!r} cannot be resolved"
+            self._fail_held(errors.ResolveError(reason, errors.PJ_ERESOLVE))
+
+    def _bound_held(self, request: _Request) -> None:
+        """End *request* in time even while the name is being resolved."""
+
+        def expired() -> None:
+            with self._lock:
+                if request not in self._held:
+                    return
+                self._held.remove(request)
+            self._fail(
+                request,
+                errors.RegistrationTimeout(408, "name resolution took too long", local=True),
+            )
+
+        seconds = request.timeout or self._endpoint._request_deadline
+        request.alarm = self._engine.call_later(seconds, expired)
 
     def _create(self, address: str) -> None:
         try:
@@ -317,14 +338,15 @@ class RegistrationClient:
             )
             if self._contacts is None:
                 self._contacts = (self._own_contact(chosen, address),)
-            self._chosen = chosen
             handle = self._create_native(config, chosen)
         except OSError as error:
-            self._fail_held(
-                503, f"{address}: {error.strerror}", errors.OS_ERRNO + (error.errno or 0)
-            )
+            status = errors.OS_ERRNO + (error.errno or 0)
+            self._fail_held(errors.TransportError(f"{address}: {error.strerror}", status))
         except errors.PjsipError as error:
-            self._end_held(error)
+            self._fail_held(error)
+        except BaseException:
+            self._fail_held(errors.TransportError("interrupted"))
+            raise
         else:
             with self._lock:
                 if self.closed:
@@ -333,8 +355,11 @@ class RegistrationClient:
                 self._engine.receivers[handle] = self
                 self._handle = handle
                 held, self._held, self._preparing = self._held, [], False
+                for request in held:
+                    self._post(request)
             for request in held:
-                self._post(request)
+                if request.alarm:
+                    self._engine.call_cancel(request.alarm)
 
     def _create_native(self, config: RegConfig, transport: Transport) -> int:
         contacts = self._contacts or ()
@@ -370,17 +395,24 @@ class RegistrationClient:
         contact = f"<{uri}{config.contact_uri_params}>{config.contact_params}"
         return check_text("contact", contact, maximum=MAX_CONTACT - 1)
 
-    def _end_held(self, error: errors.PjsipError) -> None:
-        """Nothing could be sent: every request so far ends with *error*, as RegState too."""
+    def _fail_held(self, error: errors.PjsipError) -> None:
+        """Nothing could be sent: every request so far ends with *error*."""
         with self._lock:
             held, self._held, self._preparing = self._held, [], False
         for request in held:
-            self._outcome_without_c(request, error)
+            if request.alarm:
+                self._engine.call_cancel(request.alarm)
+            self._fail(request, error)
 
-    def _fail_held(self, code: int, reason: str, status: int) -> None:
-        self._end_held(errors.from_outcome(code, reason, status, response=None))
+    def _fail(self, request: _Request, error: errors.PjsipError) -> None:
+        """An outcome that C knows nothing of is delivered where all the others are."""
+        with suppress(ClosedError):  # the endpoint's close ends it then
+            self._engine.call_later(0, lambda: self._deliver_failure(request, error))
 
-    def _outcome_without_c(self, request: _Request, error: errors.PjsipError) -> None:
+    def _deliver_failure(self, request: _Request, error: errors.PjsipError) -> None:
+        operation = self._pending.pop(request.request, None)
+        if operation is None:
+            return  # the client was closed meanwhile
         event = RegState(
             time=EventTime(time.monotonic(), time.time()),
             client=self,
@@ -394,13 +426,11 @@ class RegistrationClient:
             error=error,
         )
         self._attempt += 1
-        operation = self._pending.pop(request.request, None)
         try:
             if request.what <= _ffi.UNREGISTER_ALL:
                 self._emit(event)
         finally:
-            if operation is not None:
-                operation._finish(None, error)
+            operation._finish(None, error)
 
     # -- events -----------------------------------------------------------------------------------
 

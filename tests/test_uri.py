@@ -365,12 +365,8 @@ def test_after_all_that_the_endpoint_registers(
     assert open_ep.stats()["assertions"] == 0
 
 
-# What may stand in a text that is taken: no control character, no surrogate.
-_printable = st.text(
-    st.characters(exclude_categories=["Cs"]).filter(lambda c: ord(c) > 31 and ord(c) != 127),
-    min_size=1,
-    max_size=60,
-)
+def _is_refused(char: str) -> bool:
+    return ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -378,7 +374,7 @@ _printable = st.text(
 @example(text='a" <sip:x@y>;expires=0\\', name="display")
 @example(text="\\", name="display")
 @example(text='"', name="user")
-@example(text='x", realm="y', name="user")
+@example(text='x", realm="y', name="user")  # PJSIP does not escape it, so it is refused
 @example(text="  ", name="header")
 @example(text="é☃𝄞", name="display")
 def test_any_text_arrives_as_it_is_or_is_refused(
@@ -396,7 +392,8 @@ def test_any_text_arrives_as_it_is_or_is_refused(
             credentials = pjsip.Credentials(user, "secret")
             client = open_ep.registration(server.uri(), AOR, credentials=credentials, **options)
         except pjsip.ConfigError:
-            assert any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in text)
+            refused = [c for c in text if c not in '"\\' or name != "user"]
+            assert any(_is_refused(c) for c in refused) or len(refused) < len(text)
             return
         result = client.register().result(5)
         assert result.code == 200  # so the user name arrived, for the digest counts it in

@@ -130,6 +130,18 @@ int command_call(command *cmd, void *in, void *out)
     return call.status;
 }
 
+int engine_while_running(int (*work)(void *argument), void *argument)
+{
+    int status;
+
+    pthread_mutex_lock(&control.lock);
+    status = control.forked                ? PJPY_EFORKED
+             : control.state != RUNNING ? PJPY_ECLOSED
+                                        : work(argument);
+    pthread_mutex_unlock(&control.lock);
+    return status;
+}
+
 static void answer(sync_call *call, int status)
 {
     pthread_mutex_lock(&control.lock);
@@ -195,6 +207,10 @@ static void run(command *cmd)
     case CMD_TRANSPORT_CLOSE:
     case CMD_RESOLVED:
         status = transport_command(cmd);
+        break;
+    case CMD_TIMER:
+    case CMD_TIMER_CANCEL:
+        status = alarm_command(cmd);
         break;
     case CMD_LOG_LEVEL:
         pjpy.log_level = cmd->what;
@@ -338,6 +354,7 @@ static void worker_close(void)
 {
     if (pjpy.endpoint) {
         client_free_all();
+        alarm_free_all();
         transport_free_all();
         wake_close();
         pjsip_endpt_release_pool(pjpy.endpoint, pjpy.pool);

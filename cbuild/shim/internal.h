@@ -41,7 +41,7 @@ uint64_t map_hash(const char *text, size_t length);
 enum command_kind {
     CMD_CLIENT_REQUEST = 1, CMD_CLIENT_CANCEL,
     CMD_CLIENT_DESTROY, CMD_CLIENT_INFO, CMD_LISTEN, CMD_TRANSPORT_CLOSE,
-    CMD_RESOLVED, CMD_LOG_LEVEL, CMD_STRERROR, CMD_STATS
+    CMD_RESOLVED, CMD_TIMER, CMD_TIMER_CANCEL, CMD_LOG_LEVEL, CMD_STRERROR, CMD_STATS
 };
 
 /* A request of a client is its command, which moves to the client's own
@@ -97,6 +97,7 @@ typedef struct engine {
     int log_level;
     uint64_t late_events;
     map connections;            /* pjsip_transport* -> connection */
+    map timers;                 /* request id -> alarm */
     map calls;                  /* Call-ID hash -> client */
     struct client *ready;       /* clients that may start a request */
     struct query *queries;      /* names that Python resolves */
@@ -104,6 +105,9 @@ typedef struct engine {
 } engine;
 
 extern engine pjpy;
+
+/* Calls work while the state is "running" and it cannot change under it. */
+int engine_while_running(int (*work)(void *argument), void *argument);
 
 int64_t clock_monotonic_ns(void);
 int64_t clock_wall_ns(void);
@@ -198,6 +202,12 @@ void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
 uint32_t query_count(void);
 int transport_protocol(const pjsip_transport *tp);
+
+/* ------------------------------------------------------------- timers */
+
+/* worker */
+int alarm_command(command *cmd);
+void alarm_free_all(void);
 
 /* -------------------------------------------------------------- trace */
 

@@ -767,14 +767,22 @@ int client_command(command *cmd)
 
 /* -------------------------------------------------------- from Python */
 
+static int adopt(void *argument)
+{
+    client *c = argument;
+
+    c->handle = handle_new(OBJ_CLIENT, c);
+    return c->handle ? 0 : PJPY_ENOMEM;
+}
+
+/* Complete before the worker can see it, and never adopted by a worker that
+   has freed its clients. */
 int pjpy_client_create(const pjpy_registration *registration,
                        uint64_t *handle)
 {
-    client *c;
+    client *c = calloc(1, sizeof *c);
+    int status;
 
-    if (pjpy_running() <= 0)
-        return pjpy_running() ? pjpy_running() : PJPY_ECLOSED;
-    c = calloc(1, sizeof *c);
     if (!c)
         return PJPY_ENOMEM;
     c->waiting_tail = &c->waiting;
@@ -782,13 +790,16 @@ int pjpy_client_create(const pjpy_registration *registration,
     c->registration.text = NULL;
     c->min_algorithm = registration->min_algorithm & 15;
     c->text = malloc(registration->length + 1);
-    if (!c->text || !(c->handle = handle_new(OBJ_CLIENT, c))) {
-        free(c->text);
-        free(c);
-        return PJPY_ENOMEM;
+    if (c->text) {
+        memcpy(c->text, registration->text, registration->length);
+        c->text[registration->length] = '\0';
     }
-    memcpy(c->text, registration->text, registration->length);
-    c->text[registration->length] = '\0';
+    status = c->text ? engine_while_running(adopt, c) : PJPY_ENOMEM;
+    if (status) {
+        free_text(c->text, registration->length);
+        free(c);
+        return status;
+    }
     *handle = c->handle;
     return 0;
 }
