@@ -89,8 +89,11 @@ void pjpy_assert_failed(const char *expression, const char *file, int line);
 
 /* --- Digest authentication ------------------------------------------------------------------ */
 
-/* A refresh is answered for with the nonce of the last challenge, and costs one round trip. */
+/* A refresh carries a fresh answer to the last challenge (its nonce, the next nonce count) and costs
+ * one round trip.  The other switch of that kind, PJSIP_AUTH_HEADER_CACHING, stays off: it repeats an
+ * old answer word for word, and its pool grows as long as the registration lives. */
 #define PJSIP_AUTH_AUTO_SEND_NEXT 1
+#define PJSIP_AUTH_HEADER_CACHING 0
 
 /* --- Log ------------------------------------------------------------------------------------ */
 

@@ -131,7 +131,7 @@ int pjpy_event_fd(void);
    heap; 0: at once, in its turn behind the events queued so far. */
 int pjpy_call_later(uint64_t request, uint32_t delay_ms);
 int pjpy_call_cancel(uint64_t request);
-/* Makes a pjpy_take() that waits return 0. */
+/* Makes every pjpy_take() that waits return. */
 void pjpy_interrupt(void);
 
 /* ---------------------------------------------------------- transports */

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from . import _ffi, errors
@@ -59,6 +60,10 @@ from .message import Binding, Headers, Response
 from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport
+
+# A library does not print: without handlers of the program's own, its records go nowhere.
+for _name in ("pjsip_py", "pjsip"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 __version__: str = _ffi.build_info()["version"]
 

@@ -58,7 +58,7 @@ class Engine:
         #: What a handler raised that is no Exception (Ctrl-C, sys.exit): raised by dispatch().
         self.interrupt: BaseException | None = None
         self.late_events = 0
-        self.closed = False
+        self.stopping = self.closed = False
         _ffi.start(config)
 
     # -- driving ----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Engine:
         loop.add_reader(_ffi.event_fd(), self._on_readable)
 
     def _run(self) -> None:
-        while not self.closed:
+        while not self.stopping:
             try:
                 # No timeout would be as good; this bounds a lost wake-up, which must not be.
                 self.dispatch(60.0)
@@ -101,6 +101,8 @@ class Engine:
     def dispatch(self, timeout: float) -> int:
         """Wait up to *timeout* seconds for events and deliver them; how many there were."""
         with self._delivering:
+            if self.closed:
+                return 0  # the queue may be another engine's by now
             count = self._take(timeout)
             outer = self._delivering_thread
             self._delivering_thread = threading.get_ident()
@@ -194,14 +196,17 @@ class Engine:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(_ffi.event_fd())
         stopped = _ffi.stop(timeout)
+        self.stopping = True
+        if not _ffi.forked():
+            _ffi.interrupt()
+            thread = self._thread
+            if thread is not None and not self.on_event_thread():
+                thread.join(timeout)
+            if thread is None or self.on_event_thread() or not thread.is_alive():
+                with self._delivering:
+                    while self.dispatch(0.0):
+                        pass
         self.closed = True
-        _ffi.interrupt()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and not _ffi.forked():
-            thread.join(timeout)
-        if not _ffi.forked() and (thread is None or not thread.is_alive()):
-            while self.dispatch(0.0):
-                pass
         for receiver in list(self.receivers.values()):
             receiver._orphan()
         self.receivers.clear()

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+_log = logging.getLogger("pjsip_py")
 
 Addresses = list[str]
 Callback = Callable[[Addresses], object]
@@ -42,10 +45,18 @@ class Resolver:
                 self._waiting[host] = [callback]
                 self._queue.append(host)
                 if self._threads < MAX_THREADS:
-                    self._threads += 1
-                    threading.Thread(
+                    thread = threading.Thread(
                         target=self._run, name="pjsip_py-resolver", daemon=True
-                    ).start()
+                    )
+                    try:
+                        thread.start()
+                    except RuntimeError:  # no more threads to be had
+                        if self._threads == 0:
+                            self._queue.clear()
+                            self._waiting.clear()
+                            raise
+                    else:
+                        self._threads += 1
                 return
         callback(addresses)
 
@@ -62,13 +73,16 @@ class Resolver:
                     self._cache[host] = (time.monotonic() + CACHE_SECONDS, addresses)
                 callbacks = self._waiting.pop(host)
             for callback in callbacks:
-                callback(addresses)
+                try:
+                    callback(addresses)
+                except Exception:
+                    _log.exception("the answer for a host name could not be delivered")
 
 
 def query(host: str) -> Addresses:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, MemoryError):
         return []
     return list(dict.fromkeys(str(item[4][0]).partition("%")[0] for item in found))
 

@@ -221,7 +221,10 @@ class Account:
         now = event.time.wall
         waiting: tuple[Operation[RegistrationResult], ...] = ()
         with self._lock:
-            if event.error is not None:
+            if event.cancelled:
+                self.state = "registered" if self.registered else "idle"
+                self.refresh_at = None
+            elif event.error is not None:
                 self.state = "failed"
                 self.refresh_at = None
             elif event.is_unregister:
@@ -236,14 +239,17 @@ class Account:
         for operation in waiting:
             operation._finish(_result_of(event), None)
 
-    def _call_handlers(self, event: Event) -> None:
+    def _call_handlers(self, event: Event) -> bool:
+        """Run hooks and handlers; whether there was any."""
         if isinstance(event, RegStarted):
             self._endpoint._call(self.on_reg_started, event)
-        elif isinstance(event, RegState):
-            if type(self).on_reg_state is not Account.on_reg_state:
-                self._endpoint._call(self.on_reg_state, event)
-            for handler in self._handlers:
-                self._endpoint._call(handler, event)
+            return True
+        handlers = self._handlers
+        if type(self).on_reg_state is not Account.on_reg_state:
+            handlers = (self.on_reg_state, *handlers)
+        for handler in handlers:
+            self._endpoint._call(handler, event)
+        return bool(handlers)
 
     # -- end --------------------------------------------------------------------------------------
 

@@ -231,6 +231,8 @@ class Endpoint:
         self._dispatch_mode = dispatch
         self._engine: Engine | None = None
         self._was_open = False
+        self._closing = False
+        self._close_done = threading.Event()
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
         self._streams: Streams = WeakSet()
@@ -308,20 +310,33 @@ class Endpoint:
         """
         check_seconds("timeout", timeout, 0, 3600)
         deadline = time.monotonic() + timeout
+        engine = self._begin_close()
+        if engine is None:
+            return
+        if network and not _ffi.forked():
+            engine.wait(self._goodbyes(timeout), timeout)
+        self._stop(engine, max(1.0, deadline - time.monotonic()))
+        self._raise_pending()
+
+    def _begin_close(self) -> Engine | None:
+        """None when there is nothing to close, or somebody else is at it: then wait for that."""
         with self._lock:
             engine = self._engine
             if engine is None or engine.closed:
-                return
-            if network and not _ffi.forked():
-                engine.wait(self._goodbyes(timeout), timeout)
-            self._stop(engine, max(1.0, deadline - time.monotonic()))
-        self._raise_pending()
+                return None
+            if not self._closing:
+                self._closing = True
+                self._close_done.clear()
+                return engine
+        if not engine.is_delivering_here():
+            self._close_done.wait(10.0)
+        return None
 
     async def aclose(self, timeout: float = 5.0, *, network: bool = True) -> None:
         """:meth:`close` for a running event loop."""
         check_seconds("timeout", timeout, 0, 3600)
-        engine = self._engine
-        if engine is None or engine.closed:
+        engine = self._begin_close()
+        if engine is None:
             return
         if network and not _ffi.forked():
             import asyncio
@@ -341,8 +356,12 @@ class Endpoint:
 
     def _stop(self, engine: Engine, timeout: float) -> None:
         global _open_endpoint
-        stopped = engine.close(timeout)
-        self._engine = None
+        try:
+            stopped = engine.close(timeout)
+        finally:
+            self._engine = None
+            self._closing = False
+            self._close_done.set()
         for account in list(self._accounts.values()):
             account.close()
         for client in list(self._clients):
@@ -400,8 +419,12 @@ class Endpoint:
         :raises TransportError: with the operating system's reason in ``errno``.
         :raises TlsError: certificate, key or CA cannot be used.
         """
-        name, address, number, ipv6 = check_listen(protocol, host, port, tls)
         self._engine_open()
+        return self._listen(*check_listen(protocol, host, port, tls), tls)
+
+    def _listen(
+        self, name: str, address: str, number: int, ipv6: bool, tls: TlsConfig | None
+    ) -> Transport:
         if name == "tls" and tls is None:
             tls = TlsConfig()
         listening = _ffi.listen(
@@ -430,7 +453,7 @@ class Endpoint:
             fits = [
                 t
                 for t in self._transports
-                if t.protocol == protocol and t.is_ipv6 == ipv6 and (tls is None or t.tls == tls)
+                if t.protocol == protocol and t.is_ipv6 == ipv6 and _may_use(t, tls)
             ]
             local = self._local_address(address)
             for suits in (
@@ -441,7 +464,7 @@ class Endpoint:
             ):
                 for transport in filter(suits, fits):
                     return transport
-            transport = self.listen(protocol, local, 0, tls=tls)
+            transport = self._listen(protocol, local, 0, ipv6, tls)
             transport.implicit = True
             return transport
 
@@ -583,16 +606,17 @@ class Endpoint:
         if not callable(handler):
             raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
 
-    def _emit(self, event: Event, streams: Streams | None = None) -> None:
-        if self._handlers:
-            for kind, handlers in tuple(self._handlers.items()):
-                if isinstance(event, kind):
-                    for handler in tuple(handlers):
-                        self._call(handler, event)
-        for stream in tuple(streams or ()):
+    def _emit(self, event: Event, streams: Streams | None = None) -> bool:
+        seen = False
+        for kind, handlers in tuple(self._handlers.items()) if self._handlers else ():
+            if isinstance(event, kind):
+                seen = True
+                for handler in tuple(handlers):
+                    self._call(handler, event)
+        for stream in (*(streams or ()), *self._streams):
             stream._push(event)
-        for stream in tuple(self._streams):
-            stream._push(event)
+            seen = True
+        return seen
 
     def _want_started(self) -> None:
         """From now on somebody looks at RegStarted; until then C does not make it."""
@@ -708,6 +732,19 @@ class Endpoint:
         counters = _ffi.stats()
         counters["late_events"] += engine.late_events
         return counters
+
+
+def _may_use(transport: Transport, tls: TlsConfig | None) -> bool:
+    """Whether a registration with these TLS settings may go over *transport*.
+
+    Without settings of its own it takes what the program listens on, or the defaults; never what
+    was opened for another account, whose settings may not verify anything.
+    """
+    if transport.protocol != "tls":
+        return True
+    if tls is None and not transport.implicit:
+        return True
+    return transport.tls == (tls or TlsConfig())
 
 
 def _is_loopback(host: str) -> bool:

@@ -183,6 +183,12 @@ class RegistrationError(PjsipError):
         self.attempts = attempts
         self.status = status
 
+    @property
+    def hint(self) -> str:
+        if self.code // 100 == 3:
+            return "the registrar redirects: register with the Contact that it names"
+        return "the registrar refuses the request; its reason, and a Warning header, may say why"
+
     def __str__(self) -> str:
         return f"{self.code} {self.reason}" + (" (no response)" if self.local else "")
 

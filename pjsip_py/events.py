@@ -67,6 +67,8 @@ class RegState(Event):
     algorithm: str = ""
     #: What an Operation raises for this outcome; None on success.
     error: PjsipError | None = None
+    #: Ended by Operation.cancel(); the Operation raises CancelledError.
+    cancelled: bool = False
     #: Connection it came over, 0 for UDP; as in :class:`TransportState`.
     connection: int = 0
     #: Our address and port, as the socket has them.

@@ -250,6 +250,8 @@ class RegistrationClient:
         request = _Request(self, name, what, value, bound, strings, count)
         first = False
         with self._lock:
+            if self.closed:
+                raise ClosedError(f"{self!r} is closed")
             self._pending[request.request] = request
             if self._handle:
                 self._post(request)
@@ -428,7 +430,7 @@ class RegistrationClient:
         self._attempt += 1
         try:
             if request.what <= _ffi.UNREGISTER_ALL:
-                self._emit(event)
+                operation._retrieved = self._emit(event)
         finally:
             operation._finish(None, error)
 
@@ -451,8 +453,10 @@ class RegistrationClient:
         if record.kind == _ffi.EV_REG_STATE:
             self._receive_outcome(record)
         elif record.kind == _ffi.EV_DONE:
-            error = None
-            if record.status:
+            error: BaseException | None = None
+            if record.flags & _ffi.F_CANCELLED:
+                error = CancelledError()
+            elif record.status:
                 error = errors.from_status(record.status, _ffi.text_of(record.text[0]))
             self._finish(record.request, None, error)
         elif record.kind == _ffi.EV_REG_STARTED:
@@ -475,7 +479,9 @@ class RegistrationClient:
         attempt = self._attempt
         error: errors.PjsipError | None = None
         cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
-        if flags & _ffi.F_TIMEOUT and response is None:
+        if cancelled:
+            error = errors.RegistrationError(487, "cancelled", local=True, attempts=attempt)
+        elif flags & _ffi.F_TIMEOUT and response is None:
             error = errors.RegistrationTimeout(
                 408, "no answer in time", local=True, attempts=attempt, status=record.status
             )
@@ -509,6 +515,7 @@ class RegistrationClient:
             registrar=self.registrar,
             algorithm=algorithm,
             error=error,
+            cancelled=cancelled,
             connection=record.value[2],
             local_address=_ffi.text_of(record.text[3]),
             merged=record.value[3],
@@ -516,10 +523,12 @@ class RegistrationClient:
         self._attempt = attempt + 1 if error else 1
         # Taken out first: a handler that closes the client must not undo what the wire said.
         operation = self._pending.pop(record.request, None) if record.request else None
+        seen = False
         try:
-            self._emit(event)
+            seen = self._emit(event)
         finally:
             if operation is not None:
+                operation._retrieved = seen
                 result = None
                 if error is None and response is not None:
                     result = RegistrationResult(
@@ -531,17 +540,19 @@ class RegistrationClient:
                     )
                 operation._finish(result, CancelledError() if cancelled else error)
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, event: Event) -> bool:
+        """Deliver to whoever wants it; whether anybody did."""
         if self._quiet:
-            return
+            return False
+        seen = bool(self._handlers)
         if self._account is not None and isinstance(event, RegState):
             self._account._note(event)
         if isinstance(event, RegState):
             for handler in self._handlers:
                 self._endpoint._call(handler, event)
         if self._account is not None:
-            self._account._call_handlers(event)
-        self._endpoint._emit(event, self._streams)
+            seen |= self._account._call_handlers(event)
+        return self._endpoint._emit(event, self._streams) or seen
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -566,8 +577,12 @@ class RegistrationClient:
 
     def _orphan(self) -> None:
         """The endpoint closed: nothing is left in C."""
-        self.closed = True
-        self._handle = 0
+        with self._lock:
+            self.closed = True
+            self._handle = 0
+            self._held = []
+        for fetcher in list(self._fetchers or ()):
+            fetcher._orphan()
         self._end("the endpoint was closed")
 
     def _end(self, why: str) -> None:

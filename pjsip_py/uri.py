@@ -23,11 +23,11 @@ MAX_TEXT = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED = r"%[0-9A-Fa-f]{2}"
 _USER = rf"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|{_ESCAPED})+"
-_PASSWORD = rf"(?:[A-Za-z0-9\-_.!~*'()&=+$,]|{_ESCAPED})+"
+_URI_PASSWORD = re.compile(r"(?i)sips?:[^@:]*:[^@]*@")
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9_.\-]*[A-Za-z0-9])?\.?"
 _PARAM = rf"(?:[A-Za-z0-9\-_.!~*'()\[\]/:&+$]|{_ESCAPED})+"
 _URI = re.compile(
-    rf"(?P<scheme>sips?):(?:(?P<user>{_USER})(?::(?P<password>{_PASSWORD}))?@)?"
+    rf"(?P<scheme>sips?):(?:(?P<user>{_USER})@)?"
     rf"(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?P<params>(?:;{_PARAM}(?:={_PARAM})?)*)",
     re.IGNORECASE,
 )
@@ -105,6 +105,11 @@ def parse_uri(field: str, value: object) -> SipUri:
         text = check_text(field, value, maximum=MAX_URI)
     except ConfigError as error:
         raise InvalidUriError(str(error)) from None
+    if _URI_PASSWORD.match(text):
+        raise InvalidUriError(
+            f"{field}: a password in a URI travels in clear text (RFC 3261 §19.1.1): "
+            "give Credentials"
+        )
     found = _URI.fullmatch(text)
     if not found:
         if "<" in text:

@@ -75,7 +75,10 @@ def test_the_timers_are_the_transactions_own(registrar: Registrar) -> None:
     assert 0.5 < took < 1.5
     assert (caught.value.code, caught.value.local) == (408, True)
     # Timer E: at 0.05, 0.15, then each 0.1 s (a dropped request is a new one to the registrar).
-    gaps = [b.received_at - a.received_at for a, b in zip(registrar.requests, registrar.requests[1:], strict=False)]
+    gaps = [
+        b.received_at - a.received_at
+        for a, b in zip(registrar.requests, registrar.requests[1:], strict=False)
+    ]
     assert 4 <= len(gaps) <= 7
     assert gaps[0] == pytest.approx(0.05, abs=0.04)
     assert gaps[2] == pytest.approx(0.1, abs=0.05)

@@ -452,6 +452,10 @@ int pjpy_start(const pjpy_config *config)
 
     pthread_once(&once, on_first_start);
     pthread_mutex_lock(&control.lock);
+    if (control.state == STOPPED && !control.forked) {
+        pthread_join(control.thread, NULL); /* pjpy_stop() gave up on it */
+        control.state = CLOSED;
+    }
     if (control.forked || control.state != CLOSED) {
         status = control.forked ? PJPY_EFORKED : PJPY_EBUSY;
         pthread_mutex_unlock(&control.lock);

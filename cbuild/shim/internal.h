@@ -101,7 +101,6 @@ typedef struct engine {
     map calls;                  /* Call-ID hash -> client */
     struct client *ready;       /* clients that may start a request */
     struct query *queries;      /* names that Python resolves */
-    uint64_t query_id;
 } engine;
 
 extern engine pjpy;

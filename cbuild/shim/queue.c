@@ -30,7 +30,7 @@ static struct {
     pthread_cond_t arrived;
     event_node *head, **tail;
     size_t waiters;
-    int interrupted;
+    unsigned interrupts;
     int fd_used, fd_read, fd_write, fd_signalled;
     size_t droppable, outcomes; /* bytes queued of each class */
     size_t droppable_limit, outcome_limit;
@@ -119,7 +119,6 @@ void queue_open(uint32_t droppable_limit, uint32_t outcome_limit)
     queue.seq = queue.taken = queue.merged = 0;
     memset(queue.dropped, 0, sizeof queue.dropped);
     memset(queue.reported, 0, sizeof queue.reported);
-    queue.interrupted = 0;
     pthread_mutex_unlock(&queue.lock);
 }
 
@@ -294,15 +293,15 @@ void pjpy_take(void *buffer, size_t size, int timeout_ms, long *taken)
     pthread_once(&once, condition_init);
     pthread_mutex_lock(&queue.lock);
     if (!queue.head && timeout_ms > 0) {
+        unsigned interrupts = queue.interrupts;
         struct timespec until;
         deadline_in(&until, timeout_ms);
         queue.waiters++;
-        while (!queue.head && !queue.interrupted &&
+        while (!queue.head && queue.interrupts == interrupts &&
                pthread_cond_timedwait(&queue.arrived, &queue.lock, &until) !=
                    ETIMEDOUT)
             ;
         queue.waiters--;
-        queue.interrupted = 0;
     }
     report_drops();
     while (queue.head) {
@@ -344,7 +343,7 @@ void pjpy_interrupt(void)
 {
     pthread_once(&once, condition_init);
     pthread_mutex_lock(&queue.lock);
-    queue.interrupted = 1;
+    queue.interrupts++;
     pthread_cond_broadcast(&queue.arrived);
     pthread_mutex_unlock(&queue.lock);
 }

@@ -620,11 +620,10 @@ static int do_cancel(uint64_t handle, uint64_t request)
     for (command **p = &c->waiting; *p; p = &(*p)->next) {
         command *cmd = *p;
         if (cmd->request == request) {
-            pjpy_event event = { .kind = PJPY_EV_REG_STATE,
-                                 .flags = PJPY_F_LOCAL | PJPY_F_CANCELLED,
+            pjpy_event event = { .kind = PJPY_EV_DONE,
+                                 .flags = PJPY_F_CANCELLED,
                                  .handle = handle,
-                                 .request = request,
-                                 .value = { -1, 0, 0, 0, 0, -1 } };
+                                 .request = request };
             *p = cmd->next;
             if (!*p)
                 c->waiting_tail = p;

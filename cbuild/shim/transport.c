@@ -336,6 +336,9 @@ static void on_transport_state(pjsip_transport *tp,
 
 /* ------------------------------------------------------------ resolver */
 
+/* Never starts again: an answer may come after a stop and a start. */
+static uint64_t query_ids;
+
 static void give_addresses(const pjsip_host_info *target, void *token,
                            pjsip_resolver_callback *done,
                            const char *addresses, size_t length)
@@ -409,7 +412,7 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
         done(PJ_ENOMEM, token, &none);
         return;
     }
-    q->id = ++pjpy.query_id;
+    q->id = ++query_ids;
     q->target = *target;
     q->token = token;
     q->done = done;
