@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -12,6 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from peers import run
 
 
 @dataclass
@@ -142,9 +145,8 @@ def _processor() -> str:
 
 
 def machine() -> dict[str, str]:
-    import pjsip_py
-
-    build = pjsip_py.build_info()
+    code = "import json, pjsip_py; print(json.dumps(pjsip_py.build_info()))"
+    build = json.loads(run([sys.executable, "-c", code]))
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",

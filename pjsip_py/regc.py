@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint, EventStream
 
 
+# What a RegState of a cancelled request carries; its Operation raises CancelledError.
+_CANCELLED = errors.RegistrationError(487, "cancelled", local=True)
+
+
 class _Request(Operation[Any]):
     """One call of the user's, until its outcome."""
 
@@ -286,7 +290,8 @@ class RegistrationClient:
                     _ffi.client_cancel(self._handle, request.request)
                 return
             self._held.remove(request)
-        self._finish(request.request, None, CancelledError())
+        with suppress(ClosedError):
+            self._engine.call_later(0, lambda: self._cancelled(request))
 
     # -- the regc in C ----------------------------------------------------------------------------
 
@@ -415,7 +420,16 @@ class RegistrationClient:
         operation = self._pending.pop(request.request, None)
         if operation is None:
             return  # the client was closed meanwhile
-        event = RegState(
+        event = self._local_state(request, error)
+        self._attempt += 1
+        try:
+            if request.what <= _ffi.UNREGISTER_ALL:
+                operation._retrieved = self._emit(event)
+        finally:
+            operation._finish(None, error)
+
+    def _local_state(self, request: _Request, error: errors.PjsipError) -> RegState:
+        return RegState(
             time=EventTime(time.monotonic(), time.time()),
             client=self,
             account=self._account,
@@ -426,13 +440,8 @@ class RegistrationClient:
             registrar=self.registrar,
             attempt=self._attempt,
             error=error,
+            cancelled=error is _CANCELLED,
         )
-        self._attempt += 1
-        try:
-            if request.what <= _ffi.UNREGISTER_ALL:
-                operation._retrieved = self._emit(event)
-        finally:
-            operation._finish(None, error)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -453,12 +462,7 @@ class RegistrationClient:
         if record.kind == _ffi.EV_REG_STATE:
             self._receive_outcome(record)
         elif record.kind == _ffi.EV_DONE:
-            error: BaseException | None = None
-            if record.flags & _ffi.F_CANCELLED:
-                error = CancelledError()
-            elif record.status:
-                error = errors.from_status(record.status, _ffi.text_of(record.text[0]))
-            self._finish(record.request, None, error)
+            self._receive_done(record)
         elif record.kind == _ffi.EV_REG_STARTED:
             self._emit(
                 RegStarted(
@@ -471,6 +475,23 @@ class RegistrationClient:
                 )
             )
 
+    def _receive_done(self, record: _ffi.Record) -> None:
+        """The outcome of what needed no REGISTER, or was cancelled before it had one."""
+        request = self._pending.get(record.request)
+        if request is not None and record.flags & _ffi.F_CANCELLED:
+            self._cancelled(request)
+            return
+        error = None
+        if record.status:
+            error = errors.from_status(record.status, _ffi.text_of(record.text[0]))
+        self._finish(record.request, None, error)
+
+    def _cancelled(self, request: _Request) -> None:
+        """Nothing was sent, so nothing has changed; its one RegState says so."""
+        if request.what <= _ffi.UNREGISTER_ALL:
+            self._emit(self._local_state(request, _CANCELLED), note=False)
+        self._finish(request.request, None, CancelledError())
+
     def _receive_outcome(self, record: _ffi.Record) -> None:
         flags = record.flags
         raw = record.text[1]
@@ -480,7 +501,7 @@ class RegistrationClient:
         error: errors.PjsipError | None = None
         cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
         if cancelled:
-            error = errors.RegistrationError(487, "cancelled", local=True, attempts=attempt)
+            error = _CANCELLED
         elif flags & _ffi.F_TIMEOUT and response is None:
             error = errors.RegistrationTimeout(
                 408, "no answer in time", local=True, attempts=attempt, status=record.status
@@ -540,12 +561,12 @@ class RegistrationClient:
                     )
                 operation._finish(result, CancelledError() if cancelled else error)
 
-    def _emit(self, event: Event) -> bool:
+    def _emit(self, event: Event, *, note: bool = True) -> bool:
         """Deliver to whoever wants it; whether anybody did."""
         if self._quiet:
             return False
         seen = bool(self._handlers)
-        if self._account is not None and isinstance(event, RegState):
+        if note and self._account is not None and isinstance(event, RegState):
             self._account._note(event)
         if isinstance(event, RegState):
             for handler in self._handlers:

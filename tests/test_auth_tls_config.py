@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Credentials, TLS settings and the endpoint's settings: checked when made, silent about secrets."""
+"""Credentials, TLS and endpoint settings: checked when made, silent about secrets."""
 
 from __future__ import annotations
 

@@ -169,9 +169,20 @@ def test_waiting_dispatches_when_nobody_else_does(registrar: Registrar) -> None:
         assert isinstance(stream.get(5), pjsip.Event)
         assert [s.code for s in seen] == [200]
         with pytest.raises(TimeoutError):
-            while True:
-                stream.get(0.05)
+            drain(stream)
         assert ep.dispatch(0) == 0
+
+
+def drain(stream: pjsip.EventStream) -> None:
+    while True:
+        stream.get(0.05)
+
+
+def dispatch_until_done(
+    ep: pjsip.Endpoint, operation: pjsip.Operation[pjsip.RegistrationResult]
+) -> None:
+    while not operation.done():
+        ep.dispatch(5)
 
 
 def test_dispatch_leaves_it_to_the_thread(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -420,9 +431,13 @@ def test_strict_raises_from_close(registrar: Registrar) -> None:
 
 
 def test_strict_does_not_hide_an_exception_of_the_body(registrar: Registrar) -> None:
-    with pytest.raises((ValueError, KeyError)) as caught, pjsip.Endpoint(strict=True) as ep:  # noqa: PT012
-        broken_client(ep, registrar)
-        raise ValueError("the body's")
+    def body() -> None:
+        with pjsip.Endpoint(strict=True) as ep:
+            broken_client(ep, registrar)
+            raise ValueError("the body's")
+
+    with pytest.raises((ValueError, KeyError)) as caught:
+        body()
     error: BaseException | None = caught.value
     chain = []
     while error is not None:
@@ -435,26 +450,27 @@ def test_strict_raises_from_dispatch(registrar: Registrar) -> None:
     with pjsip.Endpoint(strict=True, dispatch="manual") as ep:
         client = ep.registration(registrar.uri(), AOR)
         client.on_reg_state(lambda e: {}["missing"])
-        client.register()
+        operation = client.register()
         with pytest.raises(KeyError, match="missing"):
-            while True:
-                ep.dispatch(5)
+            dispatch_until_done(ep, operation)
 
 
 def test_strict_raises_from_aclose_and_from_async_handlers(registrar: Registrar) -> None:
+    async def handler(event: pjsip.RegState) -> None:
+        await asyncio.sleep(0)
+        raise KeyError("missing")
+
     async def main() -> None:
+        ep = pjsip.Endpoint(strict=True)
+        await ep.__aenter__()
+        client = ep.registration(registrar.uri(), AOR)
+        client.on_reg_state(handler)
+        await client.register()
+        await asyncio.sleep(0.02)
+        assert len(ep.callback_errors) == 1
         with pytest.raises(KeyError, match="missing"):
-            async with pjsip.Endpoint(strict=True) as ep:
-
-                async def handler(event: pjsip.RegState) -> None:
-                    await asyncio.sleep(0)
-                    raise KeyError("missing")
-
-                client = ep.registration(registrar.uri(), AOR)
-                client.on_reg_state(handler)
-                await client.register()
-                await asyncio.sleep(0.02)
-                assert len(ep.callback_errors) == 1
+            await ep.aclose()
+        assert ep.closed
 
     asyncio.run(asyncio.wait_for(main(), 10))
 

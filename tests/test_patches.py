@@ -8,12 +8,16 @@ shows only that the reference it takes is given back.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from pathlib import Path
 
 import pytest
 import stage
 from c_targets import ROOT, build, options
+
+import pjsip_py as pjsip
+from pjsip_py.testing import Registrar
 
 IDS = [patch["id"] for patch in stage.read_patches(ROOT / "vendor" / "patches.toml")]
 
@@ -23,7 +27,11 @@ def programs() -> Path:
     return build("patches", *(["tls"] if options()["tls"] else []))
 
 
-@pytest.mark.parametrize("name", IDS)
+# These show best through the whole of the stack: see the tests at the end.
+WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-listen-failure"}
+
+
+@pytest.mark.parametrize("name", [name for name in IDS if name not in WHOLE])
 def test_the_fault_is_mended(programs: Path, name: str) -> None:
     if not name.startswith("tls-"):
         command = [programs / "patches", name]
@@ -84,3 +92,47 @@ def test_staging_again_touches_only_what_changed(tree: Path, tmp_path: Path) -> 
     assert after["b.h"] == before["b.h"]
     assert after["a.c"] != before["a.c"]
     assert set(after) == {"a.c", "b.h"}
+
+
+def test_a_refused_password_is_tried_once(ep: pjsip.Endpoint) -> None:
+    with Registrar(users={"alice": "secret"}, realm="example.com") as registrar:
+        client = ep.registration(
+            registrar.uri(), "sip:alice@example.com", credentials=pjsip.Credentials("alice", "no")
+        )
+        with pytest.raises(pjsip.WrongPasswordError):
+            client.register().result(5)
+        assert [r.authorization is not None for r in registrar.requests] == [False, True]
+
+
+def test_a_changed_nonce_of_an_earlier_request_is_forgiven(ep: pjsip.Endpoint) -> None:
+    with Registrar(users={"alice": "secret"}, realm="example.com") as registrar:
+        client = ep.registration(
+            registrar.uri(),
+            "sip:alice@example.com",
+            credentials=pjsip.Credentials("alice", "secret"),
+        )
+        client.register().result(5)
+        challenge = 'Digest realm="example.com", nonce="another", algorithm=SHA-256, qop="auth"'
+        registrar.answer_next(401, headers={"WWW-Authenticate": challenge})
+        registrar.answer_next(200)
+        assert client.register().result(5).code == 200
+
+
+def test_a_refresh_after_an_unregister_keeps_its_time(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=None) as registrar:
+        client = ep.registration(registrar.uri(), "sip:alice@example.com", expires=300)
+        waits: list[int | None] = []
+        client.on_reg_state(lambda event: waits.append(event.refresh_in))
+        client.register().result(5)
+        client.unregister().result(5)
+        client.register().result(5)
+        assert waits[1] is None
+        assert waits[2] is not None
+        assert waits[2] > 250
+
+
+def test_a_tls_listener_that_cannot_listen_says_so(ep: pjsip.Endpoint) -> None:
+    taken = ep.listen("tcp", "127.0.0.1")
+    with pytest.raises(pjsip.TransportError) as raised:
+        ep.listen("tls", "127.0.0.1", taken.port)
+    assert raised.value.errno == errno.EADDRINUSE

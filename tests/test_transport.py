@@ -232,7 +232,7 @@ def test_the_first_use_opens_what_the_uri_asks_for(
 
 def test_a_transport_of_another_kind_is_refused(ep: pjsip.Endpoint, registrar: Registrar) -> None:
     udp = ep.listen("udp", "127.0.0.1")
-    with pytest.raises(pjsip.ConfigError, match="transport=udp|asks for tcp"):
+    with pytest.raises(pjsip.ConfigError, match="asks for tcp"):
         ep.registration(registrar.uri("tcp"), AOR, transport=udp)
     with pytest.raises(pjsip.ConfigError, match="tls= but"):
         ep.registration(registrar.uri("tcp"), AOR, tls=pjsip.TlsConfig(insecure=True))
@@ -455,7 +455,7 @@ def test_tls_to_a_port_that_does_not_speak_it(ep: pjsip.Endpoint) -> None:
         config = pjsip.TlsConfig(insecure=True, timeout=0.3)
         operation = ep.registration(uri, AOR, tls=config).register()
         began = time.monotonic()
-        with pytest.raises(pjsip.TlsError, match="(?i)time"):
+        with pytest.raises(pjsip.TlsError, match="timed out"):
             operation.result(5)
         assert time.monotonic() - began < 2
         server.settimeout(5)

@@ -489,17 +489,21 @@ def test_a_header_of_pjsips_own_is_refused(header: str) -> None:
         uris.check_headers({header.upper(): "x"})
 
 
-@pytest.mark.parametrize("where", ["registration", "account", "endpoint", "config"])
-def test_an_unknown_field_is_named(open_ep: pjsip.Endpoint, where: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ep: ep.registration("sip:127.0.0.1", AOR, expire_s=5),
+        lambda ep: ep.add_account(AOR, expire_s=5),
+        lambda ep: pjsip.Endpoint(expire_s=5),
+        lambda ep: pjsip.AccountConfig(aor=AOR, expire_s=5),  # type: ignore[call-arg]
+    ],
+    ids=["registration", "account", "endpoint", "config"],
+)
+def test_an_unknown_field_is_named(
+    open_ep: pjsip.Endpoint, call: Callable[[pjsip.Endpoint], object]
+) -> None:
     with pytest.raises((pjsip.ConfigError, TypeError), match="expire_s"):
-        if where == "registration":
-            open_ep.registration("sip:127.0.0.1", AOR, expire_s=5)  # type: ignore[call-arg]
-        elif where == "account":
-            open_ep.add_account(AOR, expire_s=5)
-        elif where == "endpoint":
-            pjsip.Endpoint(expire_s=5)
-        else:
-            pjsip.AccountConfig(aor=AOR, expire_s=5)  # type: ignore[call-arg]
+        call(open_ep)
 
 
 def test_a_near_miss_is_suggested(open_ep: pjsip.Endpoint) -> None:

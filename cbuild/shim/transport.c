@@ -133,7 +133,8 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     t->handle = handle_new(OBJ_TRANSPORT, t);
     out->handle = t->handle;
     out->port = pj_sockaddr_get_port(&bound);
-    pj_sockaddr_print(&bound, out->host, sizeof out->host, 0);
+    /* As asked: for a listener on all addresses PJSIP notes just one. */
+    pj_sockaddr_print(&address, out->host, sizeof out->host, 0);
     str_copy(out->published, sizeof out->published, &published);
     return PJ_SUCCESS;
 }
@@ -179,6 +180,9 @@ static int do_close(uint64_t handle)
     if (!t)
         return PJPY_ESTALE;
     transport_free(t);
+    /* PJSIP closes the socket by a timer that is due at once: by the time the
+       answer is back, the port is free. */
+    pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), NULL);
     return 0;
 }
 
