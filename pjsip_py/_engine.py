@@ -197,15 +197,14 @@ class Engine:
             self._loop.remove_reader(_ffi.event_fd())
         stopped = _ffi.stop(timeout)
         self.stopping = True
-        if not _ffi.forked():
-            _ffi.interrupt()
-            thread = self._thread
-            if thread is not None and not self.on_event_thread():
-                thread.join(timeout)
-            if thread is None or self.on_event_thread() or not thread.is_alive():
-                with self._delivering:
-                    while self.dispatch(0.0):
-                        pass
+        _ffi.interrupt()
+        thread = self._thread
+        if thread is not None and not self.on_event_thread():
+            thread.join(timeout)
+        if thread is None or self.on_event_thread() or not thread.is_alive():
+            with self._delivering:
+                while self.dispatch(0.0):
+                    pass
         self.closed = True
         for receiver in list(self.receivers.values()):
             receiver._orphan()

@@ -157,6 +157,12 @@ def forked() -> bool:
     return _forked
 
 
+def check_fork(operation: str) -> None:
+    """:raises ForkedError: in a child of the process that opened the endpoint."""
+    if _forked:
+        check(lib.PJPY_EFORKED, operation)
+
+
 def event_fd() -> int:
     fd: int = lib.pjpy_event_fd()
     if fd < 0:

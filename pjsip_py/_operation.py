@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from . import _ffi
 from .errors import WouldBlockError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Operation(Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
+        _ffi.check_fork(self.name)
         if self._engine.pumped_by_caller():
             self._engine.pump_until(self.done, timeout)
         else:

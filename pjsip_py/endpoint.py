@@ -139,6 +139,7 @@ class EventStream:
     def get(self, timeout: float | None = None) -> Event:
         """The next event; :raises TimeoutError: none within *timeout* seconds;
         :raises ClosedError: none will come."""
+        _ffi.check_fork("get")
         engine = self._endpoint._engine
         if engine is not None and engine.pumped_by_caller():
             engine.pump_until(lambda: bool(self._queue) or self._closed, timeout)
@@ -258,6 +259,7 @@ class Endpoint:
 
     def _open(self, mode: str) -> Engine:
         global _open_endpoint
+        _ffi.check_fork("open")
         with self._lock:
             if self._engine is not None:
                 return self._engine
@@ -290,8 +292,7 @@ class Endpoint:
 
     def _check(self, closed: bool, why: str) -> None:
         """The guard of every call: forked, closed, or (strict) a handler's exception pending."""
-        if _ffi.forked():
-            _ffi.check(-1, "endpoint")
+        _ffi.check_fork("endpoint")
         if self.closed:
             raise ClosedError("the endpoint is closed; open() or a new Endpoint starts another")
         if closed:
@@ -313,13 +314,15 @@ class Endpoint:
         engine = self._begin_close()
         if engine is None:
             return
-        if network and not _ffi.forked():
+        if network:
             engine.wait(self._goodbyes(timeout), timeout)
         self._stop(engine, max(1.0, deadline - time.monotonic()))
         self._raise_pending()
 
     def _begin_close(self) -> Engine | None:
         """None when there is nothing to close, or somebody else is at it: then wait for that."""
+        if _ffi.forked():
+            return None  # it is the parent's
         with self._lock:
             engine = self._engine
             if engine is None or engine.closed:
@@ -338,7 +341,7 @@ class Endpoint:
         engine = self._begin_close()
         if engine is None:
             return
-        if network and not _ffi.forked():
+        if network:
             import asyncio
 
             goodbyes = [asyncio.ensure_future(_quietly(op)) for op in self._goodbyes(timeout)]

@@ -141,7 +141,7 @@ def parse_contact(text: str) -> tuple[str, str, dict[str, str]]:
         return _unquote(name), uri, _params(split_outside_quotes(tail, ";")[1:])
     # Without brackets every parameter is the header's (RFC 3261 §20.10).
     uri, *params = split_outside_quotes(text, ";")
-    return "", uri, _params(params)
+    return "", uri.lstrip("<"), _params(params)
 
 
 def _outside_quotes(text: str) -> Iterator[str]:

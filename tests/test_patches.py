@@ -29,6 +29,7 @@ def programs() -> Path:
 
 # These show best through the whole of the stack: see the tests at the end.
 WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-listen-failure"}
+WHOLE |= {"star-contact-in-response"}
 
 
 @pytest.mark.parametrize("name", [name for name in IDS if name not in WHOLE])
@@ -129,6 +130,14 @@ def test_a_refresh_after_an_unregister_keeps_its_time(ep: pjsip.Endpoint) -> Non
         assert waits[1] is None
         assert waits[2] is not None
         assert waits[2] > 250
+
+
+def test_a_star_in_an_answer_is_passed_over(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=None) as registrar:
+        registrar.answer_next(200, headers={"Contact": "*", "Expires": "60"})
+        client = ep.registration(registrar.uri(), "sip:alice@example.com")
+        result = client.register().result(5)
+        assert (result.expires, result.bindings) == (60, ())
 
 
 def test_a_tls_listener_that_cannot_listen_says_so(ep: pjsip.Endpoint) -> None:

@@ -43,15 +43,32 @@ static struct {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* PJSIP is not fork-safe: the child shares the parent's epoll set and has no
-   worker.  It gets an error from every call and touches nothing. */
-static void on_fork_child(void)
+   worker.  It gets an error from every call and touches nothing.  The locks
+   are held over the fork, in the order in which the code nests them, so that
+   the child never finds one locked by a thread that it does not have. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&control.lock);
+    queue_fork(1);
+    handle_fork(1);
+}
+
+static void after_fork(void)
+{
+    handle_fork(0);
+    queue_fork(0);
+    pthread_mutex_unlock(&control.lock);
+}
+
+static void after_fork_in_child(void)
 {
     control.forked = control.state != CLOSED;
+    after_fork();
 }
 
 static void on_first_start(void)
 {
-    pthread_atfork(NULL, NULL, on_fork_child);
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 /* ----------------------------------------------------------- commands */

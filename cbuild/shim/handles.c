@@ -133,6 +133,14 @@ uint32_t handle_count(enum object_kind kind)
     return n;
 }
 
+void handle_fork(int locked)
+{
+    if (locked)
+        pthread_mutex_lock(&table.lock);
+    else
+        pthread_mutex_unlock(&table.lock);
+}
+
 /* ---------------------------------------------------------------- map */
 
 struct map_slot {

@@ -21,6 +21,7 @@ void *handle_get(uint64_t handle, enum object_kind kind);
 void *handle_free(uint64_t handle, enum object_kind kind);
 void handle_each(enum object_kind kind, void (*visit)(void *object));
 uint32_t handle_count(enum object_kind kind);
+void handle_fork(int locked);   /* around fork(): 1 before, 0 after */
 
 /* ---------------------------------------------------------- int -> ptr */
 
@@ -84,6 +85,7 @@ void queue_push(pjpy_event *event, const event_text text[4],
                 struct client *owner);
 void queue_forget(struct client *owner);
 void queue_stats(pjpy_stats *stats);
+void queue_fork(int locked);
 
 /* ------------------------------------------------------------- engine */
 

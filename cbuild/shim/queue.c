@@ -268,6 +268,14 @@ void queue_stats(pjpy_stats *stats)
     pthread_mutex_unlock(&queue.lock);
 }
 
+void queue_fork(int locked)
+{
+    if (locked)
+        pthread_mutex_lock(&queue.lock);
+    else
+        pthread_mutex_unlock(&queue.lock);
+}
+
 /* --------------------------------------------------------------- Python */
 
 static void deadline_in(struct timespec *t, int timeout_ms)

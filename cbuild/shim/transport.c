@@ -169,6 +169,7 @@ static void transport_free(transport *t)
     } else {
         fail_queries_towards(t->factory);
         (*t->factory->destroy)(t->factory);
+        leaving = NULL;
     }
     free(t);
 }
@@ -180,9 +181,11 @@ static int do_close(uint64_t handle)
     if (!t)
         return PJPY_ESTALE;
     transport_free(t);
-    /* PJSIP closes the socket by a timer that is due at once: by the time the
-       answer is back, the port is free. */
-    pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), NULL);
+    /* PJSIP closes the socket by timers that are due at once, one for the
+       transport and one for each transaction that still holds it: by the time
+       the answer is back, the port is free. */
+    for (int turns = 0; leaving && turns < 10; turns++)
+        pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), NULL);
     return 0;
 }
 
@@ -314,6 +317,8 @@ static void on_transport_state(pjsip_transport *tp,
     char tls[4096];
     size_t tls_length = 0;
 
+    if (tp == leaving && state == PJSIP_TP_STATE_DESTROY)
+        leaving = NULL;
     if (!(tp->flag & PJSIP_TRANSPORT_RELIABLE)) {
         if (next_state_cb)      /* UDP has no state of its own to tell */
             next_state_cb(tp, state, info);
