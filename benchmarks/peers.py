@@ -38,6 +38,8 @@ def environment() -> dict[str, str]:
     variables["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
+    # Meson looks for the ninja that is installed beside it.
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
     return variables
 
 
@@ -149,6 +151,8 @@ def build_c(extension: Path | None) -> dict[str, Peer]:
         if not current.is_file():
             raise PeerError("the extension was not built in this checkout: run scripts/setup")
         extension = ROOT / "build" / current.read_text().strip()
+    if not (extension / "pjproject" / "libpjsip.a").is_file():
+        raise PeerError(f"{extension} does not hold a build with the bundled pjproject")
     tree = run([sys.executable, str(ROOT / "vendor" / "fetch.py")]).strip()
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     options = [f"-Dpjproject={tree}", f"-Dextension={extension.resolve()}"]

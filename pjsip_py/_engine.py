@@ -100,7 +100,9 @@ class Engine:
 
     def dispatch(self, timeout: float) -> int:
         """Wait up to *timeout* seconds for events and deliver them; how many there were."""
-        with self._delivering:
+        if not self._delivering.acquire(timeout=max(0.0, timeout)):
+            return 0  # another thread delivers
+        try:
             if self.closed:
                 return 0  # the queue may be another engine's by now
             count = self._take(timeout)
@@ -111,6 +113,8 @@ class Engine:
                     self._deliver(self._records.popleft())
             finally:
                 self._delivering_thread = outer
+        finally:
+            self._delivering.release()
         interrupt, self.interrupt = self.interrupt, None
         if interrupt is not None:
             raise interrupt

@@ -222,7 +222,7 @@ class UnsupportedAlgorithmError(AuthenticationError):
 class DowngradeError(AuthenticationError):
     @property
     def hint(self) -> str:
-        return "the registrar offers only algorithms below min_algorithm; no answer was sent"
+        return "the registrar asks for a proof weaker than min_algorithm first; none was sent"
 
 
 class StaleNonceError(AuthenticationError):

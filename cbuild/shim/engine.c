@@ -188,12 +188,14 @@ static int fill_stats(pjpy_stats *stats)
     queue_stats(stats);
     stats->late_events = pjpy.late_events;
     stats->assertions = assertion_count();
+    pthread_mutex_lock(&control.lock);
     stats->commands = control.commands;
     stats->wakeups = control.wakeups;
+    pthread_mutex_unlock(&control.lock);
     stats->clients = handle_count(OBJ_CLIENT);
     stats->transports = handle_count(OBJ_TRANSPORT);
     stats->connections = (uint32_t)pjpy.connections.used;
-    stats->resolving = query_count();
+    stats->resolving = (uint32_t)pjpy.queries.used;
     stats->pools = pjpy.pools.used_count;
     return 0;
 }

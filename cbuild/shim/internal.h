@@ -51,6 +51,9 @@ typedef struct command {
     struct command *next;
     int kind;
     int what;
+    struct client *client;      /* the queue it waits in */
+    pj_timer_entry timer;       /* runs while it waits */
+    int64_t deadline_ns;
     uint64_t handle, request;
     uint32_t value, timeout_ms, count;
     struct sync_call *sync;
@@ -102,7 +105,7 @@ typedef struct engine {
     map timers;                 /* request id -> alarm */
     map calls;                  /* Call-ID hash -> client */
     struct client *ready;       /* clients that may start a request */
-    struct query *queries;      /* names that Python resolves */
+    map queries;                /* id -> query: names that Python resolves */
 } engine;
 
 extern engine pjpy;
@@ -164,6 +167,7 @@ void client_run_ready(void);
 client *client_of(const pjsip_msg *msg); /* by its Call-ID */
 pj_status_t client_on_tx(pjsip_tx_data *tdata);
 void client_leave_transport(client *c, const void *transport);
+void client_resolving(client *c, struct query *q);
 void client_free_all(void);
 
 /* ---------------------------------------------------------- transport */
@@ -184,13 +188,14 @@ typedef struct connection {
 } connection;
 
 typedef struct query {
-    struct query *next;
     uint64_t id;
     pjsip_host_info target;
     void *token;
     pjsip_resolver_callback *done;
     client *client;
     pjsip_tx_data *tdata;       /* held by PJSIP until done() */
+    pj_grp_lock_t *lock;        /* of its transaction: the message points into
+                                   that one's pool, and must not outlive it */
     char host[];
 } query;
 
@@ -201,7 +206,6 @@ connection *connection_of(pjsip_transport *tp);
 connection *connection_for(pjsip_transport *tp); /* makes it if need be */
 void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
-uint32_t query_count(void);
 int transport_protocol(const pjsip_transport *tp);
 
 /* ------------------------------------------------------------- timers */

@@ -72,6 +72,8 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
     }
     pj_timer_heap_cancel_if_active(
         pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
+    if (c->query)               /* its transaction is over; nobody else asks */
+        query_fail(c->query, PJ_ERESOLVE);
     forget_tsx(c);
     c->current = NULL;
     c->renewing = c->timed_out = c->cancelled = c->downgrade = 0;
@@ -272,6 +274,16 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
         c->connection = 0;
     }
     return PJ_SUCCESS;
+}
+
+/* The request, or PJSIP's refresh, waits for a name from here on. */
+void client_resolving(client *c, query *q)
+{
+    c->query = q;
+    if (!c->current && !c->renewing) {
+        c->renewing = 1;
+        start_timer(c, c->refresh_timeout_ms);
+    }
 }
 
 /* ------------------------------------------------------------ creation */
@@ -533,7 +545,10 @@ static void start(client *c, command *cmd)
         event.flags |= PJPY_F_UNREGISTER;
     push_started(&event);
     note_call_id(c, tdata);
-    start_timer(c, cmd->timeout_ms);
+    if (cmd->timeout_ms) {
+        int64_t left = (cmd->deadline_ns - clock_monotonic_ns()) / 1000000;
+        start_timer(c, left > 0 ? (uint32_t)left : 1);
+    }
     if (cmd->what == PJPY_REGISTER)
         c->refresh_timeout_ms = cmd->timeout_ms;
     status = pjsip_regc_send(c->regc, tdata);
@@ -553,6 +568,60 @@ static int is_busy(client *c)
     return info.is_busy;        /* a refresh, or an abandoned request */
 }
 
+/* Takes a waiting request out of its client's queue. */
+static void leave_queue(command *cmd)
+{
+    client *c = cmd->client;
+    command **p = &c->waiting;
+
+    while (*p != cmd)
+        p = &(*p)->next;
+    *p = cmd->next;
+    if (!*p)
+        c->waiting_tail = p;
+    pj_timer_heap_cancel_if_active(
+        pjsip_endpt_get_timer_heap(pjpy.endpoint), &cmd->timer, 0);
+}
+
+static void on_waited_too_long(pj_timer_heap_t *heap, pj_timer_entry *entry)
+{
+    command *cmd = entry->user_data;
+    pjpy_event event = {
+        .kind = cmd->what < PJPY_SET_CONTACTS ? PJPY_EV_REG_STATE
+                                              : PJPY_EV_DONE,
+        .flags = PJPY_F_LOCAL | PJPY_F_TIMEOUT,
+        .handle = cmd->handle,
+        .request = cmd->request,
+        .status = PJ_ETIMEDOUT,
+        .code = PJSIP_SC_REQUEST_TIMEOUT,
+        .value = { -1, 0, 0, 0, 0, -1 },
+    };
+
+    PJ_UNUSED_ARG(heap);
+    if (cmd->what == PJPY_UNREGISTER || cmd->what == PJPY_UNREGISTER_ALL)
+        event.flags |= PJPY_F_UNREGISTER;
+    leave_queue(cmd);
+    queue_push(&event, NULL, NULL);
+    free_text((char *)cmd, sizeof *cmd + cmd->length);
+}
+
+static void bound_waiting(client *c)
+{
+    for (command *cmd = c->waiting; cmd; cmd = cmd->next) {
+        int64_t left = (cmd->deadline_ns - clock_monotonic_ns()) / 1000000;
+        pj_time_val delay = { 0, 1 };
+
+        if (!cmd->timeout_ms || cmd->timer.user_data)
+            continue;
+        if (left > 0) {
+            delay.sec = (long)(left / 1000);
+            delay.msec = (long)(left % 1000);
+        }
+        pj_timer_entry_init(&cmd->timer, 0, cmd, on_waited_too_long);
+        pjsip_endpt_schedule_timer(pjpy.endpoint, &cmd->timer, &delay);
+    }
+}
+
 static void run_ready(client *c)
 {
     if (c->stash.used) {
@@ -565,14 +634,13 @@ static void run_ready(client *c)
     while (c->waiting && !is_busy(c)) {
         command *cmd = c->waiting;
 
-        c->waiting = cmd->next;
-        if (!c->waiting)
-            c->waiting_tail = &c->waiting;
+        leave_queue(cmd);
         if (cmd->what >= PJPY_SET_CONTACTS)
             apply(c, cmd);
         else
             start(c, cmd);
     }
+    bound_waiting(c);
 }
 
 void client_run_ready(void)
@@ -598,6 +666,7 @@ static int do_request(command *cmd)
     if (c->text)
         do_create(c);
     cmd->next = NULL;
+    cmd->client = c;
     *c->waiting_tail = cmd;
     c->waiting_tail = &cmd->next;
     make_ready(c);
@@ -617,18 +686,15 @@ static int do_cancel(uint64_t handle, uint64_t request)
         }
         return 0;
     }
-    for (command **p = &c->waiting; *p; p = &(*p)->next) {
-        command *cmd = *p;
+    for (command *cmd = c->waiting; cmd; cmd = cmd->next) {
         if (cmd->request == request) {
             pjpy_event event = { .kind = PJPY_EV_DONE,
                                  .flags = PJPY_F_CANCELLED,
                                  .handle = handle,
                                  .request = request };
-            *p = cmd->next;
-            if (!*p)
-                c->waiting_tail = p;
+            leave_queue(cmd);
             queue_push(&event, NULL, NULL);
-            free(cmd);
+            free_text((char *)cmd, sizeof *cmd + cmd->length);
             return 0;
         }
     }
@@ -684,9 +750,9 @@ static void client_free(client *c)
     free_text(c->text, c->registration.length);
     free(c->current);
     while (c->waiting) {
-        command *next = c->waiting->next;
-        free_text((char *)c->waiting, sizeof *c->waiting + c->waiting->length);
-        c->waiting = next;
+        command *cmd = c->waiting;
+        leave_queue(cmd);
+        free_text((char *)cmd, sizeof *cmd + cmd->length);
     }
     free(c);
 }
@@ -826,6 +892,7 @@ int pjpy_client_request(uint64_t handle, uint64_t request, int what,
         cmd->what = what;
         cmd->value = value;
         cmd->timeout_ms = timeout_ms;
+        cmd->deadline_ns = clock_monotonic_ns() + (int64_t)timeout_ms * 1000000;
         cmd->count = count;
     }
     return command_post(cmd);

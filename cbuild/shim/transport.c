@@ -148,16 +148,26 @@ static void leave(void *object)
     client_leave_transport(object, leaving);
 }
 
+static int queries_failed;
+
+static void fail_if_leaving(void *value)
+{
+    query *q = value;
+
+    if (q->tdata->tp_sel.type == PJSIP_TPSELECTOR_LISTENER &&
+        q->tdata->tp_sel.u.listener == leaving) {
+        query_fail(q, PJ_ERESOLVE);
+        queries_failed = 1;
+    }
+}
+
 static void fail_queries_towards(const pjsip_tpfactory *listener)
 {
-    query *next;
-
-    for (query *q = pjpy.queries; q; q = next) {
-        next = q->next;
-        if (q->tdata->tp_sel.type == PJSIP_TPSELECTOR_LISTENER &&
-            q->tdata->tp_sel.u.listener == listener)
-            query_fail(q, PJ_ERESOLVE);
-    }
+    leaving = listener;
+    do {                        /* a removal may hide an entry from the walk */
+        queries_failed = 0;
+        map_each(&pjpy.queries, fail_if_leaving);
+    } while (queries_failed);
 }
 
 static void transport_free(transport *t)
@@ -405,6 +415,7 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
                          .value = { (int32_t)target->type,
                                     target->addr.port } };
     event_text text[4] = { { host->ptr, (size_t)host->slen } };
+    pjsip_transaction *tsx;
     query *q;
 
     PJ_UNUSED_ARG(resolver);
@@ -415,13 +426,14 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
         give_addresses(target, token, done, literal, strlen(literal));
         return;
     }
-    q = malloc(sizeof *q + (size_t)host->slen + 1);
-    if (!q) {
+    q = calloc(1, sizeof *q + (size_t)host->slen + 1);
+    if (!q || map_put(&pjpy.queries, ++query_ids, q)) {
         pjsip_server_addresses none = { 0 };
+        free(q);
         done(PJ_ENOMEM, token, &none);
         return;
     }
-    q->id = ++query_ids;
+    q->id = query_ids;
     q->target = *target;
     q->token = token;
     q->done = done;
@@ -429,27 +441,32 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
     q->target.addr.host = pj_str(q->host);
     /* Whoever resolves in this library does it to send this. */
     q->tdata = ((pjsip_send_state *)token)->tdata;
+    tsx = q->tdata->mod_data[pjsip_tsx_layer_instance()->id];
+    if (tsx) {
+        q->lock = tsx->grp_lock;
+        pj_grp_lock_add_ref(q->lock);
+    }
     q->client = client_of(q->tdata->msg);
     if (q->client)
-        q->client->query = q;
-    q->next = pjpy.queries;
-    pjpy.queries = q;
+        client_resolving(q->client, q);
     event.request = q->id;
     queue_push(&event, text, NULL);
 }
 
+static void query_free(query *q)
+{
+    if (q->lock)
+        pj_grp_lock_dec_ref(q->lock);
+    free(q);
+}
+
 static query *query_unlink(uint64_t id)
 {
-    for (query **p = &pjpy.queries; *p; p = &(*p)->next) {
-        query *q = *p;
-        if (q->id == id) {
-            *p = q->next;
-            if (q->client)
-                q->client->query = NULL;
-            return q;
-        }
-    }
-    return NULL;
+    query *q = map_remove(&pjpy.queries, id);
+
+    if (q && q->client && q->client->query == q)
+        q->client->query = NULL;
+    return q;
 }
 
 void query_fail(query *q, pj_status_t status)
@@ -458,7 +475,7 @@ void query_fail(query *q, pj_status_t status)
 
     query_unlink(q->id);
     q->done(status, q->token, &none);
-    free(q);
+    query_free(q);
 }
 
 static int do_resolved(command *cmd)
@@ -468,17 +485,8 @@ static int do_resolved(command *cmd)
     if (!q)
         return PJPY_ESTALE;
     give_addresses(&q->target, q->token, q->done, cmd->text, cmd->length);
-    free(q);
+    query_free(q);
     return 0;
-}
-
-uint32_t query_count(void)
-{
-    uint32_t n = 0;
-
-    for (query *q = pjpy.queries; q; q = q->next)
-        n++;
-    return n;
 }
 
 /* -------------------------------------------------------------- worker */
@@ -504,6 +512,11 @@ static void close_each(void *object)
     transport_free(t);
 }
 
+static void free_query(void *value)
+{
+    query_free(value);
+}
+
 static void connection_free(void *value)
 {
     free(value);
@@ -515,11 +528,8 @@ void transport_free_all(void)
     pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint),
                              next_state_cb);
     map_each(&pjpy.connections, connection_free);
-    while (pjpy.queries) {
-        query *q = pjpy.queries;
-        pjpy.queries = q->next;
-        free(q);
-    }
+    map_each(&pjpy.queries, free_query);
+    map_clear(&pjpy.queries);
 }
 
 int transport_command(command *cmd)
