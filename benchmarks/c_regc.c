@@ -12,17 +12,19 @@
  *   close
  */
 #include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__GLIBC__)
 #include <malloc.h>
+#endif
+
 #include <pjlib-util.h>
 #include <pjlib.h>
 #include <pjsip.h>
 #include <pjsip-ua/sip_regc.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 
 static struct {
     const char *registrar;
@@ -76,6 +78,14 @@ static void print_phase(const char *name, const mark *from, const mark *to)
            "\"rss_kb\": %ld}, ",
            name, to->wall - from->wall, to->user - from->user,
            to->system - from->system, to->rss_kb);
+}
+
+/* Gives freed memory back, so that what is left is what is held. */
+static void trim(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }
 
 static void check(pj_status_t status, const char *what)
@@ -235,11 +245,10 @@ int main(int argc, char **argv)
     register_all(1, total);
     registered = take_mark();
 
-    for (settled = registered;
-         settled.wall - registered.wall < options.settle;
+    for (settled = registered; settled.wall - registered.wall < options.settle;
          settled = take_mark())
         poll_once(100);
-    malloc_trim(0);
+    trim();
     trimmed = take_mark();
 
     for (i = 0; i < total; i++)

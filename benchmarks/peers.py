@@ -45,18 +45,21 @@ def environment() -> dict[str, str]:
 
 def run(command: list[str], *, cwd: Path | None = None) -> str:
     """The command's standard output."""
-    done = subprocess.run(
-        command,
-        env=environment(),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=environment(),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"{shown(command)}: not finished in {TIMEOUT} s") from None
     if done.returncode:
         output = (done.stdout + done.stderr).strip()[-2000:]
-        raise PeerError(f"{' '.join(command)}: exit {done.returncode}\n{output}")
+        raise PeerError(f"{shown(command)}: exit {done.returncode}\n{output}")
     return done.stdout
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure pjsip_py beside plain C and SIPp, against one Kamailio, and print a table.
 
-scripts/bench                     everything, some minutes
-scripts/bench --quick             fewer and shorter runs, about a minute
+scripts/bench                     everything, about ten minutes
+scripts/bench --quick             fewer and shorter runs, about three
 scripts/bench --only memory       one measure (may be given several times)
 scripts/bench --json figures.json the figures, for machines
 """
@@ -73,6 +73,9 @@ def main() -> int:
         measure(options, rows)
     except (PeerError, MissingServer, ServerError) as error:
         print(error, file=sys.stderr)
+        failed = True
+    except KeyboardInterrupt:
+        print("interrupted; what was measured so far:", file=sys.stderr)
         failed = True
     if not rows:
         return 1

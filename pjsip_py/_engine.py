@@ -199,18 +199,20 @@ class Engine:
         """Stop the worker, deliver what is left, and end every Operation; False on a time-out."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(_ffi.event_fd())
-        stopped = _ffi.stop(timeout)
-        self.stopping = True
-        _ffi.interrupt()
-        thread = self._thread
-        if thread is not None and not self.on_event_thread():
-            thread.join(timeout)
-        if thread is None or self.on_event_thread() or not thread.is_alive():
-            with self._delivering:
-                while self.dispatch(0.0):
-                    pass
-        self.closed = True
-        for receiver in list(self.receivers.values()):
-            receiver._orphan()
-        self.receivers.clear()
-        return stopped
+        try:
+            stopped = _ffi.stop(timeout)
+            self.stopping = True
+            _ffi.interrupt()
+            thread = self._thread
+            if thread is not None and not self.on_event_thread():
+                thread.join(timeout)
+            if thread is None or self.on_event_thread() or not thread.is_alive():
+                with self._delivering:
+                    while self.dispatch(0.0):
+                        pass
+            return stopped
+        finally:  # Ctrl-C included: no Operation may be left behind
+            self.stopping = self.closed = True
+            for receiver in list(self.receivers.values()):
+                receiver._orphan()
+            self.receivers.clear()

@@ -314,9 +314,11 @@ class Endpoint:
         engine = self._begin_close()
         if engine is None:
             return
-        if network:
-            engine.wait(self._goodbyes(timeout), timeout)
-        self._stop(engine, max(1.0, deadline - time.monotonic()))
+        try:
+            if network:
+                engine.wait(self._goodbyes(timeout), timeout)
+        finally:
+            self._stop(engine, max(1.0, deadline - time.monotonic()))
         self._raise_pending()
 
     def _begin_close(self) -> Engine | None:
@@ -325,7 +327,7 @@ class Endpoint:
             return None  # it is the parent's
         with self._lock:
             engine = self._engine
-            if engine is None or engine.closed:
+            if engine is None:
                 return None
             if not self._closing:
                 self._closing = True
@@ -345,9 +347,13 @@ class Endpoint:
             import asyncio
 
             goodbyes = [asyncio.ensure_future(_quietly(op)) for op in self._goodbyes(timeout)]
-            if goodbyes:
-                await asyncio.wait(goodbyes, timeout=timeout)
-        self._stop(engine, max(1.0, timeout))
+            try:
+                if goodbyes:
+                    await asyncio.wait(goodbyes, timeout=timeout)
+            finally:
+                self._stop(engine, max(1.0, timeout))
+        else:
+            self._stop(engine, max(1.0, timeout))
         self._raise_pending()
 
     def _goodbyes(self, timeout: float) -> list[Any]:
@@ -358,13 +364,18 @@ class Endpoint:
         ]
 
     def _stop(self, engine: Engine, timeout: float) -> None:
-        global _open_endpoint
+        stopped = False
         try:
             stopped = engine.close(timeout)
         finally:
-            self._engine = None
-            self._closing = False
-            self._close_done.set()
+            self._forget()
+        if not stopped:
+            raise PjsipError(f"the worker did not stop within {timeout:g} s")
+
+    def _forget(self) -> None:
+        """The stack is gone, and with it all that belonged to it."""
+        global _open_endpoint
+        self._engine = None
         for account in list(self._accounts.values()):
             account.close()
         for client in list(self._clients):
@@ -379,8 +390,8 @@ class Endpoint:
         with _open_lock:
             if _open_endpoint is self:
                 _open_endpoint = None
-        if not stopped:
-            raise PjsipError(f"the worker did not stop within {timeout:g} s")
+        self._closing = False
+        self._close_done.set()
 
     def __enter__(self) -> Endpoint:
         return self.open()

@@ -18,12 +18,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+from programs import finish_program, run_program, start_program
 
 import pjsip_py as pjsip
-from programs import finish_program, run_program, start_program
 from pjsip_py.testing import Registrar
 
 pytestmark = pytest.mark.timeout(40)
@@ -285,6 +286,7 @@ def test_close_from_a_handler(registrar: Registrar, mode: str) -> None:
 
 def test_close_from_a_handler_in_a_loop(registrar: Registrar) -> None:
     async def main() -> None:
+        closed = asyncio.Event()
         async with pjsip.Endpoint(strict=True) as ep:
             account = ep.add_account(AOR, registrar=registrar.uri())
 
@@ -292,11 +294,10 @@ def test_close_from_a_handler_in_a_loop(registrar: Registrar) -> None:
             async def handler(event: pjsip.RegState) -> None:
                 if not event.is_unregister:
                     await ep.aclose()
+                    closed.set()
 
             await account.register()
-            deadline = time.monotonic() + 5
-            while not ep.closed and time.monotonic() < deadline:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(closed.wait(), 5)
             assert ep.closed
         assert registrar.bindings(AOR) == []
 
@@ -499,10 +500,10 @@ def test_eight_threads_at_once(registrar: Registrar) -> None:
                                 client.unregister,
                                 client.fetch_bindings,
                                 client.unregister_all,
-                                lambda: client.update_expires(chance.randint(60, 600)),
+                                partial(client.update_expires, chance.randint(60, 600)),
                             ]
                         )
-                        operations.append(call())  # type: ignore[arg-type]
+                        operations.append(call())  # type: ignore[operator]
                         if chance.random() < 0.3:
                             chance.choice(operations).cancel()
                         if chance.random() < 0.2:
@@ -622,7 +623,8 @@ def in_child():
         add_account=lambda: ep.add_account("sip:a@example.com"),
         register=client.register, unregister=client.unregister, info=client.info,
         unregister_all=client.unregister_all, fetch=client.fetch_bindings, events=client.events,
-        update=lambda: client.update_expires(60), contacts=lambda: client.update_contacts("sip:a@b"),
+        update=lambda: client.update_expires(60),
+        contacts=lambda: client.update_contacts("sip:a@b"),
         credentials=lambda: client.set_credentials(pjsip.Credentials("a", "b")),
         account_register=account.register, account_unregister=account.unregister,
         wait=lambda: account.wait_registered(1), another=lambda: pjsip.Endpoint().open(),
@@ -684,7 +686,8 @@ def test_many_forks_under_traffic(registrar: Registrar) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         ep = pjsip.Endpoint(trace=True, log_level=5).open()
         ep.on(pjsip.Event, lambda e: None)
-        clients = [ep.registration({registrar.uri()!r}, f"sip:u{{i}}@example.com") for i in range(8)]
+        uri = {registrar.uri()!r}
+        clients = [ep.registration(uri, f"sip:u{{i}}@example.com") for i in range(8)]
         stop = threading.Event()
         def traffic(client):
             while not stop.is_set():

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 
 import pjsip_py as pjsip
+from pjsip_py import _ffi
 from pjsip_py.testing import Answer, Registrar
 
 pytestmark = pytest.mark.timeout(20)
@@ -343,20 +345,20 @@ def test_the_order_holds_while_the_name_is_being_resolved(
     ep: pjsip.Endpoint, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests made before and after the moment the address is known leave in their order."""
-    client = ep.registration(f"sip:localhost:{registrar.port()}", AOR)
-    post = pjsip.RegistrationClient._post
-    handed_over = threading.Event()
+    handing_over = threading.Event()
+    into_c = _ffi.client_request
 
-    def slow_post(self: pjsip.RegistrationClient, request: object) -> None:
-        if threading.current_thread().name.startswith("pjsip_py-resolver"):
-            handed_over.set()
+    def slowly(*args: Any, **options: Any) -> None:
+        if not handing_over.is_set():  # the first of all requests is about to enter C
+            handing_over.set()
             time.sleep(0.1)
-        post(self, request)  # type: ignore[arg-type]
+        into_c(*args, **options)
 
-    monkeypatch.setattr(pjsip.RegistrationClient, "_post", slow_post)
+    monkeypatch.setattr(_ffi, "client_request", slowly)
     ep.listen("udp", "127.0.0.1")
+    client = ep.registration(f"sip:localhost:{registrar.port()}", AOR)
     first = client.register()
-    assert handed_over.wait(5)
+    assert handing_over.wait(5)
     second = client.unregister()
     first.result(5)
     second.result(5)

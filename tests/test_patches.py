@@ -29,7 +29,7 @@ def programs() -> Path:
 
 # These show best through the whole of the stack: see the tests at the end.
 WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-listen-failure"}
-WHOLE |= {"star-contact-in-response"}
+WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
 
 
 @pytest.mark.parametrize("name", [name for name in IDS if name not in WHOLE])
@@ -138,6 +138,23 @@ def test_a_star_in_an_answer_is_passed_over(ep: pjsip.Endpoint) -> None:
         client = ep.registration(registrar.uri(), "sip:alice@example.com")
         result = client.register().result(5)
         assert (result.expires, result.bindings) == (60, ())
+
+
+def test_the_granted_expiry_is_asked_for_again(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=None, default_expires=3600) as registrar:
+        client = ep.registration(registrar.uri(), "sip:alice@example.com", expires=300)
+        assert client.register().result(5).expires == 300
+        client.update_expires(300).result(5)
+        assert client.register().result(5).expires == 300
+
+
+@pytest.mark.parametrize("header", [{"Expires": "4294967295"}, {"Expires": "99999999999999"}])
+def test_the_largest_expiry_is_survived(ep: pjsip.Endpoint, header: dict[str, str]) -> None:
+    with Registrar(users=None) as registrar:
+        registrar.answer_next(200, headers=header)
+        client = ep.registration(registrar.uri(), "sip:alice@example.com")
+        assert client.register().result(5).expires == 2**31 - 1
+        assert ep.stats()["assertions"] == 0
 
 
 def test_a_tls_listener_that_cannot_listen_says_so(ep: pjsip.Endpoint) -> None:

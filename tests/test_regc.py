@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -129,9 +130,13 @@ def test_headers_of_ones_own_on_every_request(ep: pjsip.Endpoint) -> None:
         client.unregister().result(5)
         assert len(server.requests) == 3
         for request in server.requests:
-            assert request.headers.getlist("X-One") == ["1, 2", "3"]
-            assert "outbound" in request.headers.get("Supported")
-            assert request.headers.get("Y") == ""
+            lines = request.data.split(b"\r\n")
+            assert [line for line in lines if line.startswith((b"X-One", b"Y:"))] == [
+                b"X-One: 1, 2",
+                b"X-One: 3",
+                b"Y: ",
+            ]
+            assert b"Supported: path, outbound" in lines
 
 
 def test_parameters_of_the_contact(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -205,6 +210,13 @@ def test_wrong_arguments_of_methods(
     assert client.register().result(5).expires == 300
 
 
+def until_clients_are(ep: pjsip.Endpoint, count: int) -> None:
+    """What fetched the bindings is let go right after its outcome is told."""
+    deadline = time.monotonic() + 5
+    while ep.stats()["clients"] != count:
+        assert time.monotonic() < deadline
+
+
 # -- leaving and looking --------------------------------------------------------------------------
 
 
@@ -217,7 +229,7 @@ def test_unregister_removes_ours_only(ep: pjsip.Endpoint, registrar: Registrar) 
     result = first.unregister().result(5)
     assert (result.code, result.expires) == (200, 0)
     assert [b.uri for b in registrar.bindings(AOR)] == ["sip:b@127.0.0.1"]
-    assert not first.info()["auto_refresh"]
+    assert (first.info()["auto_refresh"], first.info()["next_refresh"]) == (False, None)
 
 
 def test_contact_star_removes_all(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -252,7 +264,7 @@ def test_the_bindings_can_be_asked_for(ep: pjsip.Endpoint) -> None:
         after = client.info()
         assert (after["call_id"], after["auto_refresh"]) == (before["call_id"], True)
         assert len(states) == 1
-        assert ep.stats()["clients"] == 1
+        until_clients_are(ep, 1)
 
 
 def test_fetching_fails_as_anything_does(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -267,7 +279,7 @@ def test_fetching_fails_as_anything_does(ep: pjsip.Endpoint, registrar: Registra
     client.close()
     with pytest.raises(pjsip.ClosedError):
         pending.result(5)
-    assert ep.stats()["clients"] == 0
+    until_clients_are(ep, 0)
 
 
 def test_info(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -436,8 +448,6 @@ def test_a_challenge_that_pjsip_cannot_answer(ep: pjsip.Endpoint, registrar: Reg
     for challenge in (
         'Digest realm="r", nonce="n", algorithm=MD4',
         'Digest realm="r", nonce="n", qop="auth-conf"',
-        'Basic realm="r"',
-        "Negotiate",
     ):
         registrar.answer_next(401, headers={"WWW-Authenticate": challenge})
         client = ep.registration(
@@ -446,7 +456,11 @@ def test_a_challenge_that_pjsip_cannot_answer(ep: pjsip.Endpoint, registrar: Reg
         with pytest.raises(pjsip.AuthenticationError) as caught:
             client.register().result(5)
         assert caught.value.code == 401, challenge
-    assert not any(r.authorization for r in registrar.requests)
+    # PJSIP's parser drops a response whose scheme it does not know.
+    registrar.answer_next(401, headers={"WWW-Authenticate": 'Basic realm="r"'}, times=None)
+    with pytest.raises((pjsip.AuthenticationError, pjsip.RegistrationTimeout)):
+        client.register(timeout=0.2).result(5)
+    assert not any(b"Authorization" in r.data for r in registrar.requests)
 
 
 def test_a_downgrade_is_refused_and_no_proof_leaves(ep: pjsip.Endpoint) -> None:
@@ -457,7 +471,7 @@ def test_a_downgrade_is_refused_and_no_proof_leaves(ep: pjsip.Endpoint) -> None:
             client.register().result(5)
         assert caught.value.code == 401
         assert "min_algorithm" in caught.value.hint
-        assert not any(r.authorization for r in server.requests)
+        assert not any(b"Authorization" in r.data for r in server.requests)
         client.set_credentials(pjsip.Credentials("alice", PASSWORD))
         assert client.register().result(5).algorithm == "MD5"
 
@@ -637,16 +651,21 @@ def test_a_request_has_its_own_timeout(
     assert client.register().result(5).code == 200
 
 
-def test_the_time_of_waiting_behind_another_does_not_count(
-    ep: pjsip.Endpoint, registrar: Registrar
-) -> None:
-    """A timeout bounds the request itself, from when it leaves."""
+def test_a_timeout_counts_from_the_call(ep: pjsip.Endpoint, registrar: Registrar) -> None:
+    """A request that waits behind another for too long is not sent at all."""
     registrar.delay_next(0.4)
     client = ep.registration(registrar.uri(), AOR)
+    states: list[pjsip.RegState] = []
+    client.on_reg_state(states.append)
     first = client.register()
-    second = client.unregister(timeout=0.3)
+    second = client.unregister(timeout=0.2)
+    with pytest.raises(pjsip.RegistrationTimeout):
+        second.result(5)
+    assert not first.done()
     assert first.result(5).code == 200
-    assert second.result(5).code == 200
+    assert [(s.code, s.is_unregister) for s in states] == [(408, True), (200, False)]
+    assert client.register().result(5).code == 200
+    assert [r.expires for r in registrar.requests] == [300, 300]
 
 
 def test_a_late_answer_after_a_timeout_does_no_harm(
@@ -691,7 +710,7 @@ def test_an_unknown_name_is_told_once_per_request(ep: pjsip.Endpoint) -> None:
     client.on_reg_state(states.append)
     operations = [client.register(), client.unregister()]
     for operation in operations:
-        with pytest.raises(pjsip.ResolveError, match="unknown-name.invalid") as caught:
+        with pytest.raises(pjsip.ResolveError, match=r"unknown-name\.invalid") as caught:
             operation.result(10)
         assert (caught.value.code, caught.value.local) == (502, True)
     assert [s.code for s in states] == [502, 502]
@@ -933,44 +952,53 @@ HOSTILE: dict[str, Callable[[ReceivedRequest], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[pjsip.Endpoint, Registrar]]:
-    """One endpoint and registrar for all hostile answers: what one leaves behind, the next meets."""
-    with Registrar(protocols=("udp", "tcp")) as server, pjsip.Endpoint(log_level=0) as ep:
-        yield ep, server
+# What PJSIP makes of some of them; of the others, only that it is one typed outcome.
+GOOD = {
+    *("no reason", "reason not UTF-8", "reason of 3000 bytes", "100 contacts", "contact *"),
+    *("100 contact headers", "expires 0", "expires 2^31", "not UTF-8", "folded", "service-route"),
+    *("header of 6000 bytes", "1000 headers", "via with 500 parameters", "twice"),
+}
+UNHEARD = {
+    *("empty", "one byte", "only a start line", "truncated", "no call-id", "no cseq", "no to"),
+    *("wrong branch", "wrong method", "wrong version", "code 1000", "code -200", "no code"),
+    *("a request", "its own request"),
+}
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-@pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_answer_ends_in_a_typed_outcome(
-    shared: tuple[pjsip.Endpoint, Registrar],
-    raw: Callable[[ReceivedRequest], bytes],
-    protocol: str,
-) -> None:
-    ep, registrar = shared
-    registrar.clear_script()
-    registrar.script(Answer(raw=raw), times=None)
-    client = ep.registration(
-        registrar.uri(protocol),
-        "sip:hostile@example.com",
-        credentials=pjsip.Credentials("alice", PASSWORD),
-    )
-    states: list[pjsip.RegState] = []
-    client.on_reg_state(states.append)
-    try:
-        result = client.register(auto_refresh=False, timeout=0.15).result(5)
-    except (pjsip.RegistrationError, pjsip.TransportError) as error:
-        assert PASSWORD not in str(error)
-        assert len(states) == 1
-    else:
-        assert (result.code, result.expires >= 0) == (200, True)
-        assert len(result.bindings) <= 100
-        result.response.headers.values_of("Contact")
-    client.close()
-    registrar.clear_script()
-    registrar.drop_connections(reset=True)  # a stream with garbage in it has no next message
-    good = ep.registration(registrar.uri(protocol), AOR)
-    assert good.register().result(5).code == 200
-    good.close()
-    stats = ep.stats()
-    assert (stats["assertions"], stats["clients"]) == (0, 0)
+def test_hostile_answers_end_in_typed_outcomes(protocol: str) -> None:
+    """Each from a registrar of its own, all at one endpoint, which works on."""
+    with ExitStack() as stack:
+        good = stack.enter_context(Registrar(protocols=(protocol,)))
+        servers = {}
+        for name, raw in HOSTILE.items():
+            servers[name] = stack.enter_context(Registrar(protocols=(protocol,)))
+            servers[name].script(Answer(raw=raw), times=None)
+        ep = stack.enter_context(pjsip.Endpoint(strict=True, log_level=0))
+        outcomes: dict[str, list[pjsip.RegState]] = {name: [] for name in HOSTILE}
+        operations = {}
+        for name, server in servers.items():
+            client = ep.registration(
+                server.uri(), AOR, credentials=pjsip.Credentials("alice", PASSWORD)
+            )
+            client.on_reg_state(outcomes[name].append)
+            operations[name] = client.register(auto_refresh=False, timeout=1.0)
+        results: dict[str, object] = {}
+        for name, operation in operations.items():
+            error = operation.exception(5)
+            results[name] = operation.result().code if error is None else type(error)
+            assert isinstance(error, (pjsip.RegistrationError, pjsip.TransportError, type(None))), (
+                name
+            )
+            assert PASSWORD not in f"{error} {error!r}"
+        assert {name: len(events) for name, events in outcomes.items()} == dict.fromkeys(HOSTILE, 1)
+        for name in GOOD:
+            assert results[name] == 200, name
+        for name in UNHEARD:
+            assert results[name] is pjsip.RegistrationTimeout, name
+        assert len(outcomes["100 contacts"][0].bindings) == 100
+        for events in outcomes.values():
+            assert events[0].expires is None or 0 <= events[0].expires < 2**31
+        client = ep.registration(good.uri(), AOR)
+        assert client.register().result(5).code == 200
+        assert ep.stats()["assertions"] == 0

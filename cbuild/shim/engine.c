@@ -37,10 +37,16 @@ static struct {
     pj_ioqueue_op_key_t wake_op;
     char wake_buffer[64];
 } control = { .lock = PTHREAD_MUTEX_INITIALIZER,
-              .changed = PTHREAD_COND_INITIALIZER,
               .tail = &control.head };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Deadlines count on a clock that nobody sets. */
+#if defined(__APPLE__)
+#define DEADLINE_CLOCK CLOCK_REALTIME
+#else
+#define DEADLINE_CLOCK CLOCK_MONOTONIC
+#endif
 
 /* PJSIP is not fork-safe: the child shares the parent's epoll set and has no
    worker.  It gets an error from every call and touches nothing.  The locks
@@ -68,6 +74,14 @@ static void after_fork_in_child(void)
 
 static void on_first_start(void)
 {
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, DEADLINE_CLOCK);
+#endif
+    pthread_cond_init(&control.changed, &attr);
+    pthread_condattr_destroy(&attr);
     pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
@@ -86,6 +100,14 @@ command *command_new(int kind, const char *text, size_t length)
         memcpy(cmd->text, text, length);
     cmd->text[length] = '\0';
     return cmd;
+}
+
+/* Its text may hold a password. */
+void command_free(command *cmd)
+{
+    memset(cmd->text, 0, cmd->length);
+    __asm__ __volatile__("" : : "r"(cmd->text) : "memory");
+    free(cmd);
 }
 
 /* Locked. */
@@ -122,7 +144,7 @@ int command_post(command *cmd)
     status = enqueue(cmd);
     pthread_mutex_unlock(&control.lock);
     if (status)
-        free(cmd);
+        command_free(cmd);
     return status;
 }
 
@@ -426,6 +448,7 @@ static void worker_turn(void)
         run(cmd);
     client_run_ready();
     poll_pjsip();
+    transport_let_go();
     client_run_ready();
 }
 
@@ -491,6 +514,9 @@ int pjpy_start(const pjpy_config *config)
     /* Signals belong to Python's threads.  The stack holds several of
        PJSIP's packet-sized buffers; musl's default would not. */
     sigfillset(&all);
+    for (int i = 0; i < 5; i++) /* a crash must not be silent */
+        sigdelset(&all, (int[]){ SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+                                 SIGABRT }[i]);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 1024 * 1024);
@@ -520,12 +546,13 @@ int pjpy_stop(int timeout_ms)
 
     if (control.forked)
         return PJPY_EFORKED;
+    pthread_once(&once, on_first_start);
     pthread_mutex_lock(&control.lock);
     if (control.state == RUNNING) {
         control.state = STOPPING;
         send(control.wake_write, "", 1, MSG_DONTWAIT);
     }
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(DEADLINE_CLOCK, &until);
     until.tv_sec += timeout_ms / 1000;
     until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
     if (until.tv_nsec >= 1000000000) {

@@ -69,6 +69,7 @@ typedef struct sync_call {
 
 command *command_new(int kind, const char *text, size_t length);
 int command_post(command *cmd);
+void command_free(command *cmd);
 int command_call(command *cmd, void *in, void *out);
 
 /* ------------------------------------------------------------- events */
@@ -98,6 +99,7 @@ typedef struct engine {
     pj_pool_t *pool;
     pjsip_module watch;         /* next to the wire: trace, REGISTER watch */
     pjsip_module answer;        /* requests that nobody else took */
+    int lost;                   /* a connection ended in this turn */
     int trace, started;         /* which events are wanted */
     int log_level;
     uint64_t late_events;
@@ -166,6 +168,7 @@ int client_command(command *cmd);
 void client_run_ready(void);
 client *client_of(const pjsip_msg *msg); /* by its Call-ID */
 pj_status_t client_on_tx(pjsip_tx_data *tdata);
+void client_leave_connection(client *c);
 void client_leave_transport(client *c, const void *transport);
 void client_resolving(client *c, struct query *q);
 void client_free_all(void);
@@ -184,7 +187,7 @@ typedef struct connection {
     int32_t id;
     pj_status_t status;         /* why it failed */
     uint32_t verify_status;
-    int secure, established;
+    int secure, established, lost;
 } connection;
 
 typedef struct query {
@@ -206,6 +209,7 @@ connection *connection_of(pjsip_transport *tp);
 connection *connection_for(pjsip_transport *tp); /* makes it if need be */
 void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
+void transport_let_go(void);    /* of connections that have ended */
 int transport_protocol(const pjsip_transport *tp);
 
 /* ------------------------------------------------------------- timers */

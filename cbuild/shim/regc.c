@@ -509,9 +509,7 @@ static void apply(client *c, command *cmd)
         strings[0] = (event_text){ s.ptr, (size_t)s.slen };
     }
     queue_push(&event, strings, NULL);
-    memset(cmd->text, 0, cmd->length);
-    __asm__ __volatile__("" : : "r"(cmd->text) : "memory");
-    free(cmd);
+    command_free(cmd);
 }
 
 static void start(client *c, command *cmd)
@@ -602,7 +600,7 @@ static void on_waited_too_long(pj_timer_heap_t *heap, pj_timer_entry *entry)
         event.flags |= PJPY_F_UNREGISTER;
     leave_queue(cmd);
     queue_push(&event, NULL, NULL);
-    free_text((char *)cmd, sizeof *cmd + cmd->length);
+    command_free(cmd);
 }
 
 static void bound_waiting(client *c)
@@ -660,7 +658,7 @@ static int do_request(command *cmd)
 
     if (!c) {
         pjpy.late_events++;
-        free(cmd);
+        command_free(cmd);
         return PJPY_ESTALE;
     }
     if (c->text)
@@ -694,7 +692,7 @@ static int do_cancel(uint64_t handle, uint64_t request)
                                  .request = request };
             leave_queue(cmd);
             queue_push(&event, NULL, NULL);
-            free_text((char *)cmd, sizeof *cmd + cmd->length);
+            command_free(cmd);
             return 0;
         }
     }
@@ -752,7 +750,7 @@ static void client_free(client *c)
     while (c->waiting) {
         command *cmd = c->waiting;
         leave_queue(cmd);
-        free_text((char *)cmd, sizeof *cmd + cmd->length);
+        command_free(cmd);
     }
     free(c);
 }
@@ -775,6 +773,19 @@ static void destroy_each(void *object)
 void client_free_all(void)
 {
     handle_each(OBJ_CLIENT, destroy_each);
+}
+
+void client_leave_connection(client *c)
+{
+    pjsip_regc_info info;
+    connection *conn;
+
+    if (!c->regc || !c->connection)
+        return;
+    pjsip_regc_get_info(c->regc, &info);
+    conn = connection_of(info.transport);
+    if (conn && conn->lost && !info.is_busy)
+        pjsip_regc_release_transport(c->regc);
 }
 
 /* PJSIP has no call for it; building an unregister cancels the timer.  The

@@ -83,10 +83,37 @@ static void redact_value(char *p, char *end, int scheme)
             if (!is_public(name, length) && p - value >= 2)
                 blot(value + 1, p - 1);
         } else {
-            while (p < end && *p != ',')
+            while (p < end && !in(" \t\r\n;,", *p))
                 p++;
             if (!is_public(name, length))
                 blot(value, p);
+        }
+    }
+}
+
+/* What an echo, or a log line, may hold outside of its header. */
+static void redact_strays(char *p, char *end)
+{
+    static const char *const names[] = { "response", "rspauth", "cnonce" };
+
+    for (; p < end; p++) {
+        for (int i = 0; i < 3; i++) {
+            size_t length = strlen(names[i]);
+            char *value = p + length;
+
+            if ((size_t)(end - p) <= length ||
+                strncasecmp(p, names[i], length) != 0)
+                continue;
+            while (value < end && in(" \t", *value))
+                value++;
+            if (value == end || *value != '=')
+                continue;
+            for (value++; value < end && in(" \t\"", *value); value++)
+                ;
+            for (p = value; p < end && !in(" \t\r\n;,\"", *p); p++)
+                ;
+            blot(value, p);
+            break;
         }
     }
 }
@@ -102,7 +129,7 @@ size_t pjpy_redact(char *message, size_t length)
         size_t name;
         int scheme;
 
-        for (stop = line; stop < end && *stop != '\n'; stop++)
+        for (stop = line; stop < end && !in("\r\n", *stop); stop++)
             ;
         colon = memchr(line, ':', (size_t)(stop - line));
         p = stop < end ? stop + 1 : end;
@@ -118,12 +145,15 @@ size_t pjpy_redact(char *message, size_t length)
         if (!scheme && !is_name(line, name, "Authentication-Info") &&
             !is_name(line, name, "Proxy-Authentication-Info"))
             continue;
+        if (stop < end && *stop == '\r' && p < end && *p == '\n')
+            p++;
         while (p < end && (*p == ' ' || *p == '\t')) { /* folded */
             while (p < end && *p++ != '\n')
                 ;
         }
         redact_value(colon + 1, p, scheme);
     }
+    redact_strays(message, end);
     return length;
 }
 

@@ -92,6 +92,8 @@ static pj_status_t listen_tls(const pj_sockaddr *address, const pjpy_tls *tls,
 #endif
 }
 
+static void transport_free(transport *t);
+
 static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
 {
     int af = cmd->what & PJPY_PROTOCOL_IPV6 ? pj_AF_INET6() : pj_AF_INET();
@@ -131,6 +133,10 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
         published = t->factory->addr_name.host;
     }
     t->handle = handle_new(OBJ_TRANSPORT, t);
+    if (!t->handle) {
+        transport_free(t);
+        return PJPY_ENOMEM;
+    }
     out->handle = t->handle;
     out->port = pj_sockaddr_get_port(&bound);
     /* As asked: for a listener on all addresses PJSIP notes just one. */
@@ -200,6 +206,21 @@ static int do_close(uint64_t handle)
 }
 
 /* --------------------------------------------------------- connections */
+
+static void let_go(void *object)
+{
+    client_leave_connection(object);
+}
+
+/* regc keeps a reference to the connection it used last, dead or alive, and
+   with it the socket. */
+void transport_let_go(void)
+{
+    if (!pjpy.lost)
+        return;
+    pjpy.lost = 0;
+    handle_each(OBJ_CLIENT, let_go);
+}
 
 static int32_t connection_ids;
 
@@ -337,6 +358,9 @@ static void on_transport_state(pjsip_transport *tp,
     c = connection_for(tp);
     if (c && state == PJSIP_TP_STATE_CONNECTED)
         c->established = 1;
+    if (c && (state == PJSIP_TP_STATE_DISCONNECTED ||
+              state == PJSIP_TP_STATE_SHUTDOWN))
+        c->lost = pjpy.lost = 1;
     /* The first reason is the real one; "cancelled" is none. */
     if (c && (c->status == PJ_SUCCESS || c->status == PJ_ECANCELLED) &&
         info->status != PJ_SUCCESS)
