@@ -159,11 +159,11 @@ class Account:
 
         :raises TimeoutError: not registered within *timeout* seconds.
         """
-        self.client._check_open()
         operation: Operation[RegistrationResult] = Operation(
             self.client._engine, f"wait_registered {self.aor}"
         )
         with self._lock:
+            self.client._check_open()
             last = self._last if self.registered else None
             if last is None:
                 self._waiting = (*self._waiting, operation)

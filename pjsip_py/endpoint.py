@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
-from weakref import WeakSet
+from weakref import ref
 
 from . import _ffi, errors
 from ._engine import Engine
@@ -44,7 +44,6 @@ _log = logging.getLogger("pjsip_py")
 
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Account)
-Streams = WeakSet["EventStream"]
 
 MAX_CALLBACK_ERRORS = 100
 
@@ -99,6 +98,27 @@ class EndpointConfig:
             "droppable_limit": self.trace_limit,
             "outcome_limit": self.event_limit,
         }
+
+
+class Streams:
+    """The streams of one source, without keeping them alive; safe to walk while one is added."""
+
+    __slots__ = ("_refs",)
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._refs: tuple[ref[EventStream], ...] = ()
+
+    def add(self, stream: EventStream) -> None:
+        with self._lock:
+            self._refs = (*(r for r in self._refs if r() is not None), ref(stream))
+
+    def discard(self, stream: EventStream) -> None:
+        with self._lock:
+            self._refs = tuple(r for r in self._refs if r() not in (None, stream))
+
+    def __iter__(self) -> Iterator[EventStream]:
+        return (stream for r in self._refs if (stream := r()) is not None)
 
 
 class EventStream:
@@ -236,7 +256,7 @@ class Endpoint:
         self._close_done = threading.Event()
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
-        self._streams: Streams = WeakSet()
+        self._streams = Streams()
         self._clients: set[RegistrationClient] = set()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
@@ -340,12 +360,14 @@ class Endpoint:
     async def aclose(self, timeout: float = 5.0, *, network: bool = True) -> None:
         """:meth:`close` for a running event loop."""
         check_seconds("timeout", timeout, 0, 3600)
+        import asyncio
+
         engine = self._begin_close()
         if engine is None:
+            if self._closing:  # somebody else is at it
+                await asyncio.to_thread(self._close_done.wait, 10.0)
             return
         if network:
-            import asyncio
-
             goodbyes = [asyncio.ensure_future(_quietly(op)) for op in self._goodbyes(timeout)]
             try:
                 if goodbyes:
@@ -611,6 +633,9 @@ class Endpoint:
     def events(self) -> EventStream:
         """All events from now on, to iterate over, ``for`` or ``async for``."""
         return self._stream(self._streams)
+
+    def _new_streams(self) -> Streams:
+        return Streams()
 
     def _stream(self, register: Streams) -> EventStream:
         self._want_started()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from . import _ffi, errors
 from ._operation import Operation
@@ -31,7 +30,7 @@ from .uri import check_int, check_text, host_port
 if TYPE_CHECKING:
     from ._engine import Engine
     from .account import Account
-    from .endpoint import Endpoint, EventStream
+    from .endpoint import Endpoint, EventStream, Streams
 
 
 # What a RegState of a cancelled request carries; its Operation raises CancelledError.
@@ -114,7 +113,7 @@ class RegistrationClient:
         self._handle = 0
         self._attempt = 1
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
-        self._streams: WeakSet[EventStream] | None = None
+        self._streams: Streams | None = None
         self._fetchers: list[RegistrationClient] | None = None
         self._lock = threading.Lock()
         self._preparing = False
@@ -281,7 +280,7 @@ class RegistrationClient:
                 count=request.count,
             )
         except errors.PjsipError as error:
-            self._finish(request.request, None, error)
+            self._fail(request, error)  # later: done callbacks must not run under the lock
 
     def _cancel(self, request: _Request) -> None:
         with self._lock:
@@ -455,7 +454,7 @@ class RegistrationClient:
         """This client's events from now on, to iterate over, ``for`` or ``async for``."""
         self._check_open()
         if self._streams is None:
-            self._streams = WeakSet()
+            self._streams = self._endpoint._new_streams()
         return self._endpoint._stream(self._streams)
 
     def _receive(self, record: _ffi.Record) -> None:

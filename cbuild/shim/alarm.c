@@ -49,8 +49,8 @@ static void stop(void *value)
 {
     alarm_clock *a = value;
 
-    pj_timer_heap_cancel_if_active(
-        pjsip_endpt_get_timer_heap(pjpy.endpoint), &a->timer, 0);
+    pj_timer_heap_cancel_if_active(pjsip_endpt_get_timer_heap(pjpy.endpoint),
+                                   &a->timer, 0);
     free(a);
 }
 

@@ -36,8 +36,7 @@ static struct {
     pj_ioqueue_key_t *wake_key;
     pj_ioqueue_op_key_t wake_op;
     char wake_buffer[64];
-} control = { .lock = PTHREAD_MUTEX_INITIALIZER,
-              .tail = &control.head };
+} control = { .lock = PTHREAD_MUTEX_INITIALIZER, .tail = &control.head };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -113,7 +112,7 @@ void command_free(command *cmd)
 /* Locked. */
 static int enqueue(command *cmd)
 {
-    int status = control.forked                ? PJPY_EFORKED
+    int status = control.forked             ? PJPY_EFORKED
                  : control.state != RUNNING ? PJPY_ECLOSED
                                             : 0;
     if (status)
@@ -174,7 +173,7 @@ int engine_while_running(int (*work)(void *argument), void *argument)
     int status;
 
     pthread_mutex_lock(&control.lock);
-    status = control.forked                ? PJPY_EFORKED
+    status = control.forked             ? PJPY_EFORKED
              : control.state != RUNNING ? PJPY_ECLOSED
                                         : work(argument);
     pthread_mutex_unlock(&control.lock);
@@ -237,32 +236,22 @@ static void run(command *cmd)
 
     switch (cmd->kind) {
     case CMD_CLIENT_REQUEST:
-        keep = 1;               /* it becomes the client's */
+        keep = 1; /* it becomes the client's */
         /* fall through */
     case CMD_CLIENT_CANCEL:
     case CMD_CLIENT_DESTROY:
-    case CMD_CLIENT_INFO:
-        status = client_command(cmd);
-        break;
+    case CMD_CLIENT_INFO: status = client_command(cmd); break;
     case CMD_LISTEN:
     case CMD_TRANSPORT_CLOSE:
-    case CMD_RESOLVED:
-        status = transport_command(cmd);
-        break;
+    case CMD_RESOLVED: status = transport_command(cmd); break;
     case CMD_TIMER:
-    case CMD_TIMER_CANCEL:
-        status = alarm_command(cmd);
-        break;
+    case CMD_TIMER_CANCEL: status = alarm_command(cmd); break;
     case CMD_LOG_LEVEL:
         pjpy.log_level = cmd->what;
         pj_log_set_level(cmd->what);
         break;
-    case CMD_STRERROR:
-        status = strerror_of(cmd, call->out);
-        break;
-    case CMD_STATS:
-        status = fill_stats(call->out);
-        break;
+    case CMD_STRERROR: status = strerror_of(cmd, call->out); break;
+    case CMD_STATS: status = fill_stats(call->out); break;
     }
     if (!keep)
         free(cmd);
@@ -351,12 +340,12 @@ static void add_user_agent(const char *text)
 {
     static const pj_str_t name = { "User-Agent", 10 };
     pj_str_t value = pj_str((char *)text);
-    pjsip_hdr *headers =
-        (pjsip_hdr *)pjsip_endpt_get_request_headers(pjpy.endpoint);
+    pjsip_hdr *headers = (pjsip_hdr *)pjsip_endpt_get_request_headers(
+        pjpy.endpoint);
 
     if (value.slen)
-        pj_list_push_back(headers, pjsip_generic_string_hdr_create(
-                                       pjpy.pool, &name, &value));
+        pj_list_push_back(
+            headers, pjsip_generic_string_hdr_create(pjpy.pool, &name, &value));
 }
 
 static pj_status_t worker_open(void)
@@ -418,8 +407,7 @@ static void poll_pjsip(void)
     pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
 
     pthread_mutex_lock(&control.lock);
-    control.sleeping = !control.head && !pjpy.ready &&
-                       control.state == RUNNING;
+    control.sleeping = !control.head && !pjpy.ready && control.state == RUNNING;
     if (control.sleeping) {
         timeout.sec = control.config.tick_ms / 1000;
         timeout.msec = control.config.tick_ms % 1000;
@@ -515,8 +503,7 @@ int pjpy_start(const pjpy_config *config)
        PJSIP's packet-sized buffers; musl's default would not. */
     sigfillset(&all);
     for (int i = 0; i < 5; i++) /* a crash must not be silent */
-        sigdelset(&all, (int[]){ SIGSEGV, SIGBUS, SIGFPE, SIGILL,
-                                 SIGABRT }[i]);
+        sigdelset(&all, (int[]){ SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT }[i]);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 1024 * 1024);

@@ -18,7 +18,7 @@ struct slot {
 
 static struct {
     pthread_mutex_t lock;
-    struct slot *slots;         /* slot 0 is never used, so handles are not 0 */
+    struct slot *slots; /* slot 0 is never used, so handles are not 0 */
     uint32_t size, capacity, first_free;
     uint32_t count[4];
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER, .size = 1 };
@@ -37,8 +37,7 @@ uint64_t handle_new(enum object_kind kind, void *object)
     } else {
         if (table.size >= table.capacity) {
             uint32_t capacity = table.capacity ? table.capacity * 2 : 64;
-            struct slot *slots =
-                realloc(table.slots, capacity * sizeof *slots);
+            struct slot *slots = realloc(table.slots, capacity * sizeof *slots);
             if (!slots)
                 goto done;
             memset(slots + table.capacity, 0,
@@ -67,8 +66,7 @@ static struct slot *find(uint64_t handle, enum object_kind kind)
         return NULL;
     s = &table.slots[i];
     if (!s->object || s->kind != kind ||
-        (s->generation & GENERATION_MASK) !=
-            ((handle >> 32) & GENERATION_MASK))
+        (s->generation & GENERATION_MASK) != ((handle >> 32) & GENERATION_MASK))
         return NULL;
     return s;
 }
@@ -107,7 +105,7 @@ void *handle_free(uint64_t handle, enum object_kind kind)
 /* The visitor may free handles, its own included. */
 void handle_each(enum object_kind kind, void (*visit)(void *object))
 {
-    for (uint32_t i = 1; ; i++) {
+    for (uint32_t i = 1;; i++) {
         void *object = NULL;
 
         pthread_mutex_lock(&table.lock);
@@ -145,7 +143,7 @@ void handle_fork(int locked)
 
 struct map_slot {
     uint64_t key;
-    void *value;                /* NULL: empty */
+    void *value; /* NULL: empty */
 };
 
 static uint64_t mix(uint64_t key)

@@ -40,9 +40,18 @@ uint64_t map_hash(const char *text, size_t length);
 /* ----------------------------------------------------------- commands */
 
 enum command_kind {
-    CMD_CLIENT_REQUEST = 1, CMD_CLIENT_CANCEL,
-    CMD_CLIENT_DESTROY, CMD_CLIENT_INFO, CMD_LISTEN, CMD_TRANSPORT_CLOSE,
-    CMD_RESOLVED, CMD_TIMER, CMD_TIMER_CANCEL, CMD_LOG_LEVEL, CMD_STRERROR, CMD_STATS
+    CMD_CLIENT_REQUEST = 1,
+    CMD_CLIENT_CANCEL,
+    CMD_CLIENT_DESTROY,
+    CMD_CLIENT_INFO,
+    CMD_LISTEN,
+    CMD_TRANSPORT_CLOSE,
+    CMD_RESOLVED,
+    CMD_TIMER,
+    CMD_TIMER_CANCEL,
+    CMD_LOG_LEVEL,
+    CMD_STRERROR,
+    CMD_STATS
 };
 
 /* A request of a client is its command, which moves to the client's own
@@ -148,18 +157,18 @@ typedef struct client {
     int32_t connection;
     uint32_t refresh_timeout_ms; /* PJSIP's refreshes are bounded like the
                                     REGISTER that asked for them */
-    struct query *query;        /* the name it waits for */
-    pj_timer_entry timer;       /* of the request's own timeout */
+    struct query *query; /* the name it waits for */
+    pj_timer_entry timer; /* of the request's own timeout */
     stash stash;
     unsigned min_algorithm : 4;
-    unsigned algorithm : 4;     /* of the last Authorization sent */
-    unsigned renewing : 1;      /* PJSIP's own refresh is in flight */
+    unsigned algorithm : 4; /* of the last Authorization sent */
+    unsigned renewing : 1; /* PJSIP's own refresh is in flight */
     unsigned is_ready : 1;
     unsigned timed_out : 1;
     unsigned cancelled : 1;
     unsigned downgrade : 1;
     unsigned transport_gone : 1;
-    unsigned abandoned : 1;     /* the next callback comes too late */
+    unsigned abandoned : 1; /* the next callback comes too late */
     char call_id[40];
 } client;
 
@@ -185,7 +194,7 @@ typedef struct transport {
 typedef struct connection {
     pjsip_transport *tp;
     int32_t id;
-    pj_status_t status;         /* why it failed */
+    pj_status_t status; /* why it failed */
     uint32_t verify_status;
     int secure, established, lost;
 } connection;
@@ -196,9 +205,9 @@ typedef struct query {
     void *token;
     pjsip_resolver_callback *done;
     client *client;
-    pjsip_tx_data *tdata;       /* held by PJSIP until done() */
-    pj_grp_lock_t *lock;        /* of its transaction: the message points into
-                                   that one's pool, and must not outlive it */
+    pjsip_tx_data *tdata; /* held by PJSIP until done() */
+    pj_grp_lock_t *lock; /* of its transaction: the message points into
+                            that one's pool, and must not outlive it */
     char host[];
 } query;
 
@@ -209,7 +218,7 @@ connection *connection_of(pjsip_transport *tp);
 connection *connection_for(pjsip_transport *tp); /* makes it if need be */
 void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
-void transport_let_go(void);    /* of connections that have ended */
+void transport_let_go(void); /* of connections that have ended */
 int transport_protocol(const pjsip_transport *tp);
 
 /* ------------------------------------------------------------- timers */

@@ -70,9 +70,9 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
     } else {
         event->flags |= PJPY_F_RENEWAL;
     }
-    pj_timer_heap_cancel_if_active(
-        pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
-    if (c->query)               /* its transaction is over; nobody else asks */
+    pj_timer_heap_cancel_if_active(pjsip_endpt_get_timer_heap(pjpy.endpoint),
+                                   &c->timer, 0);
+    if (c->query) /* its transaction is over; nobody else asks */
         query_fail(c->query, PJ_ERESOLVE);
     forget_tsx(c);
     c->current = NULL;
@@ -113,8 +113,7 @@ static void stash_connection(client *c)
     c->stash.verify_status = conn->verify_status;
     if (conn->secure && !conn->established)
         c->stash.flags |= PJPY_F_HANDSHAKE;
-    if (conn->status != PJ_SUCCESS &&
-        c->stash.code != PJSIP_SC_REQUEST_TIMEOUT)
+    if (conn->status != PJ_SUCCESS && c->stash.code != PJSIP_SC_REQUEST_TIMEOUT)
         c->stash.status = conn->status;
 }
 
@@ -203,8 +202,8 @@ static void push_started(pjpy_event *event)
 
 client *client_of(const pjsip_msg *msg)
 {
-    const pjsip_cid_hdr *id =
-        pjsip_msg_find_hdr((pjsip_msg *)msg, PJSIP_H_CALL_ID, NULL);
+    const pjsip_cid_hdr *id = pjsip_msg_find_hdr((pjsip_msg *)msg,
+                                                 PJSIP_H_CALL_ID, NULL);
     client *c;
 
     if (!id)
@@ -233,8 +232,7 @@ static int algorithm_of(const pjsip_authorization_hdr *h)
    does not leave. */
 pj_status_t client_on_tx(pjsip_tx_data *tdata)
 {
-    pjsip_transaction *tsx =
-        tdata->mod_data[pjsip_tsx_layer_instance()->id];
+    pjsip_transaction *tsx = tdata->mod_data[pjsip_tsx_layer_instance()->id];
     client *c = client_of(tdata->msg);
     pjsip_hdr *h;
 
@@ -312,8 +310,7 @@ static pj_status_t set_routes(pjsip_regc *regc, const char **text,
         pjsip_hdr *h;
 
         pj_strdup_with_null(pool, &copy, &route);
-        h = pjsip_parse_hdr(pool, &name, copy.ptr, (pj_size_t)copy.slen,
-                            NULL);
+        h = pjsip_parse_hdr(pool, &name, copy.ptr, (pj_size_t)copy.slen, NULL);
         if (!h)
             return PJSIP_EINVALIDURI;
         pj_list_push_back(&set, h);
@@ -332,8 +329,8 @@ static pj_status_t add_headers(pjsip_regc *regc, const char **text,
     pj_list_init(&list);
     while (count--) {
         pj_str_t name = take(text), value = take(text);
-        pj_list_push_back(
-            &list, pjsip_generic_string_hdr_create(pool, &name, &value));
+        pj_list_push_back(&list,
+                          pjsip_generic_string_hdr_create(pool, &name, &value));
     }
     return pjsip_regc_add_headers(regc, &list);
 }
@@ -404,8 +401,8 @@ static pj_status_t create(client *c)
         return status;
     for (uint32_t i = 0; i < r->contacts; i++)
         contacts[i] = take(&text);
-    status = pjsip_regc_init(c->regc, &registrar, &from, &to,
-                             (int)r->contacts, contacts, r->expires);
+    status = pjsip_regc_init(c->regc, &registrar, &from, &to, (int)r->contacts,
+                             contacts, r->expires);
     if (status == PJ_SUCCESS)
         status = set_routes(c->regc, &text, r->routes);
     if (status == PJ_SUCCESS)
@@ -442,7 +439,7 @@ static void do_create(client *c)
 /* Ends the transaction in flight; its outcome comes as a local failure. */
 static void abort_current(client *c)
 {
-    if (c->query) {             /* before tsx, which is then the one before */
+    if (c->query) { /* before tsx, which is then the one before */
         query_fail(c->query, PJ_ERESOLVE);
     } else if (c->tsx) {
         pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
@@ -501,8 +498,8 @@ static void apply(client *c, command *cmd)
     } else {
         for (uint32_t i = 0; i < cmd->count; i++)
             contacts[i] = take(&text);
-        event.status =
-            pjsip_regc_update_contact(c->regc, (int)cmd->count, contacts);
+        event.status = pjsip_regc_update_contact(c->regc, (int)cmd->count,
+                                                 contacts);
     }
     if (event.status != PJ_SUCCESS) {
         pj_str_t s = pj_strerror(event.status, message, sizeof message);
@@ -563,7 +560,7 @@ static int is_busy(client *c)
     if (!c->regc)
         return 0;
     pjsip_regc_get_info(c->regc, &info);
-    return info.is_busy;        /* a refresh, or an abandoned request */
+    return info.is_busy; /* a refresh, or an abandoned request */
 }
 
 /* Takes a waiting request out of its client's queue. */
@@ -577,8 +574,8 @@ static void leave_queue(command *cmd)
     *p = cmd->next;
     if (!*p)
         c->waiting_tail = p;
-    pj_timer_heap_cancel_if_active(
-        pjsip_endpt_get_timer_heap(pjpy.endpoint), &cmd->timer, 0);
+    pj_timer_heap_cancel_if_active(pjsip_endpt_get_timer_heap(pjpy.endpoint),
+                                   &cmd->timer, 0);
 }
 
 static void on_waited_too_long(pj_timer_heap_t *heap, pj_timer_entry *entry)
@@ -625,7 +622,7 @@ static void run_ready(client *c)
     if (c->stash.used) {
         stash s;
 
-        stash_connection(c);    /* it may know more by now */
+        stash_connection(c); /* it may know more by now */
         s = c->stash;
         finish_local(c, s.code, s.status, s.verify_status, s.flags);
     }
@@ -736,8 +733,8 @@ static void client_free(client *c)
     queue_forget(c);
     if (c->call_id[0])
         map_remove(&pjpy.calls, map_hash(c->call_id, strlen(c->call_id)));
-    pj_timer_heap_cancel_if_active(
-        pjsip_endpt_get_timer_heap(pjpy.endpoint), &c->timer, 0);
+    pj_timer_heap_cancel_if_active(pjsip_endpt_get_timer_heap(pjpy.endpoint),
+                                   &c->timer, 0);
     if (c->regc)
         pjsip_regc_destroy(c->regc); /* no callback from here on */
     if (q)
@@ -830,33 +827,34 @@ void client_leave_transport(client *c, const void *gone)
 int client_command(command *cmd)
 {
     switch (cmd->kind) {
-    case CMD_CLIENT_REQUEST:
-        return do_request(cmd);
-    case CMD_CLIENT_CANCEL:
-        return do_cancel(cmd->handle, cmd->request);
-    case CMD_CLIENT_INFO:
-        return fill_info(cmd->handle, cmd->sync->out);
-    default:
-        return do_destroy(cmd->handle);
+    case CMD_CLIENT_REQUEST: return do_request(cmd);
+    case CMD_CLIENT_CANCEL: return do_cancel(cmd->handle, cmd->request);
+    case CMD_CLIENT_INFO: return fill_info(cmd->handle, cmd->sync->out);
+    default: return do_destroy(cmd->handle);
     }
 }
 
 /* -------------------------------------------------------- from Python */
 
+struct adoption {
+    client *client;
+    uint64_t handle;            /* the client may be gone by the return */
+};
+
 static int adopt(void *argument)
 {
-    client *c = argument;
+    struct adoption *a = argument;
 
-    c->handle = handle_new(OBJ_CLIENT, c);
-    return c->handle ? 0 : PJPY_ENOMEM;
+    a->handle = a->client->handle = handle_new(OBJ_CLIENT, a->client);
+    return a->handle ? 0 : PJPY_ENOMEM;
 }
 
 /* Complete before the worker can see it, and never adopted by a worker that
    has freed its clients. */
-int pjpy_client_create(const pjpy_registration *registration,
-                       uint64_t *handle)
+int pjpy_client_create(const pjpy_registration *registration, uint64_t *handle)
 {
     client *c = calloc(1, sizeof *c);
+    struct adoption a = { c, 0 };
     int status;
 
     if (!c)
@@ -870,13 +868,13 @@ int pjpy_client_create(const pjpy_registration *registration,
         memcpy(c->text, registration->text, registration->length);
         c->text[registration->length] = '\0';
     }
-    status = c->text ? engine_while_running(adopt, c) : PJPY_ENOMEM;
+    status = c->text ? engine_while_running(adopt, &a) : PJPY_ENOMEM;
     if (status) {
         free_text(c->text, registration->length);
         free(c);
         return status;
     }
-    *handle = c->handle;
+    *handle = a.handle;
     return 0;
 }
 
@@ -892,8 +890,8 @@ static command *client_cmd(int kind, uint64_t handle, uint64_t request)
 }
 
 int pjpy_client_request(uint64_t handle, uint64_t request, int what,
-                        uint32_t value, uint32_t timeout_ms,
-                        const char *text, size_t length, uint32_t count)
+                        uint32_t value, uint32_t timeout_ms, const char *text,
+                        size_t length, uint32_t count)
 {
     command *cmd = command_new(CMD_CLIENT_REQUEST, text, length);
 

@@ -24,10 +24,10 @@ static int is_name(const char *p, size_t length, const char *name)
 /* Parameters of a Digest value that give nothing away; all others might. */
 static int is_public(const char *p, size_t length)
 {
-    static const char *const names[] = {
-        "username", "realm", "nonce", "nextnonce", "uri",   "algorithm",
-        "opaque",   "qop",   "nc",    "stale",     "domain", NULL
-    };
+    static const char *const names[] = { "username",  "realm",  "nonce",
+                                         "nextnonce", "uri",    "algorithm",
+                                         "opaque",    "qop",    "nc",
+                                         "stale",     "domain", NULL };
     for (int i = 0; names[i]; i++)
         if (is_name(p, length, names[i]))
             return 1;
@@ -137,8 +137,8 @@ size_t pjpy_redact(char *message, size_t length)
             continue;
         while (line < colon && (*line == ' ' || *line == '\t'))
             line++;
-        for (name = (size_t)(colon - line);
-             name && in(" \t", line[name - 1]); name--)
+        for (name = (size_t)(colon - line); name && in(" \t", line[name - 1]);
+             name--)
             ;
         scheme = is_name(line, name, "Authorization") ||
                  is_name(line, name, "Proxy-Authorization");
@@ -247,8 +247,7 @@ static pj_bool_t on_unhandled_request(pjsip_rx_data *rdata)
         return PJ_TRUE;
     if (method->id == PJSIP_OPTIONS_METHOD)
         code = PJSIP_SC_OK;
-    else if (method->id == PJSIP_CANCEL_METHOD ||
-             rdata->msg_info.to->tag.slen)
+    else if (method->id == PJSIP_CANCEL_METHOD || rdata->msg_info.to->tag.slen)
         code = PJSIP_SC_CALL_TSX_DOES_NOT_EXIST;
     pj_list_init(&headers);
     if (code != PJSIP_SC_CALL_TSX_DOES_NOT_EXIST) {

@@ -28,9 +28,8 @@ int transport_protocol(const pjsip_transport *tp)
 
 /* ----------------------------------------------------------- listening */
 
-static pj_status_t listen_udp(int af, const pj_sockaddr *address,
-                              transport *t, pj_sockaddr *bound,
-                              pj_str_t *published)
+static pj_status_t listen_udp(int af, const pj_sockaddr *address, transport *t,
+                              pj_sockaddr *bound, pj_str_t *published)
 {
     pjsip_udp_transport_cfg cfg;
     pj_status_t status;
@@ -48,8 +47,7 @@ static pj_status_t listen_udp(int af, const pj_sockaddr *address,
     return status;
 }
 
-static pj_status_t listen_tcp(int af, const pj_sockaddr *address,
-                              transport *t)
+static pj_status_t listen_tcp(int af, const pj_sockaddr *address, transport *t)
 {
     pjsip_tcp_transport_cfg cfg;
 
@@ -100,8 +98,8 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     pj_str_t host = pj_str(cmd->text), published = { 0 };
     pj_sockaddr address, bound;
     transport *t;
-    pj_status_t status =
-        pj_sockaddr_init(af, &address, &host, (pj_uint16_t)cmd->value);
+    pj_status_t status = pj_sockaddr_init(af, &address, &host,
+                                          (pj_uint16_t)cmd->value);
 
     if (status != PJ_SUCCESS)
         return status;
@@ -113,14 +111,9 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     case PJPY_PROTOCOL_UDP:
         status = listen_udp(af, &address, t, &bound, &published);
         break;
-    case PJPY_PROTOCOL_TCP:
-        status = listen_tcp(af, &address, t);
-        break;
-    case PJPY_PROTOCOL_TLS:
-        status = listen_tls(&address, tls, t);
-        break;
-    default:
-        status = PJ_EINVAL;
+    case PJPY_PROTOCOL_TCP: status = listen_tcp(af, &address, t); break;
+    case PJPY_PROTOCOL_TLS: status = listen_tls(&address, tls, t); break;
+    default: status = PJ_EINVAL;
     }
     if (status != PJ_SUCCESS) {
         free(t);
@@ -128,8 +121,7 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     }
     if (t->factory) {
         pj_sockaddr_cp(&bound, &t->factory->local_addr);
-        pj_sockaddr_set_port(&bound,
-                             (pj_uint16_t)t->factory->addr_name.port);
+        pj_sockaddr_set_port(&bound, (pj_uint16_t)t->factory->addr_name.port);
         published = t->factory->addr_name.host;
     }
     t->handle = handle_new(OBJ_TRANSPORT, t);
@@ -170,7 +162,7 @@ static void fail_if_leaving(void *value)
 static void fail_queries_towards(const pjsip_tpfactory *listener)
 {
     leaving = listener;
-    do {                        /* a removal may hide an entry from the walk */
+    do { /* a removal may hide an entry from the walk */
         queries_failed = 0;
         map_each(&pjpy.queries, fail_if_leaving);
     } while (queries_failed);
@@ -338,8 +330,7 @@ static void push_state(int state, pjsip_transport *tp, connection *c,
    connection died. */
 static pjsip_tp_state_callback next_state_cb;
 
-static void on_transport_state(pjsip_transport *tp,
-                               pjsip_transport_state state,
+static void on_transport_state(pjsip_transport *tp, pjsip_transport_state state,
                                const pjsip_transport_state_info *info)
 {
     static const int states[] = { PJPY_TP_CONNECTED, PJPY_TP_DISCONNECTED,
@@ -351,7 +342,7 @@ static void on_transport_state(pjsip_transport *tp,
     if (tp == leaving && state == PJSIP_TP_STATE_DESTROY)
         leaving = NULL;
     if (!(tp->flag & PJSIP_TRANSPORT_RELIABLE)) {
-        if (next_state_cb)      /* UDP has no state of its own to tell */
+        if (next_state_cb) /* UDP has no state of its own to tell */
             next_state_cb(tp, state, info);
         return;
     }
@@ -383,8 +374,8 @@ static void on_transport_state(pjsip_transport *tp,
 static uint64_t query_ids;
 
 static void give_addresses(const pjsip_host_info *target, void *token,
-                           pjsip_resolver_callback *done,
-                           const char *addresses, size_t length)
+                           pjsip_resolver_callback *done, const char *addresses,
+                           size_t length)
 {
     pjsip_server_addresses found = { 0 };
     const char *p = addresses, *end = addresses + length;
@@ -414,8 +405,8 @@ static void give_addresses(const pjsip_host_info *target, void *token,
                              &found.entry[found.count].addr)) != PJ_SUCCESS)
             continue;
         found.entry[found.count].type = (pjsip_transport_type_e)type;
-        found.entry[found.count].addr_len =
-            (int)pj_sockaddr_get_len(&found.entry[found.count].addr);
+        found.entry[found.count].addr_len = (int)pj_sockaddr_get_len(
+            &found.entry[found.count].addr);
         found.entry[found.count].name = target->addr.host;
         found.count++;
     }
@@ -559,12 +550,9 @@ void transport_free_all(void)
 int transport_command(command *cmd)
 {
     switch (cmd->kind) {
-    case CMD_LISTEN:
-        return do_listen(cmd, cmd->sync->in, cmd->sync->out);
-    case CMD_TRANSPORT_CLOSE:
-        return do_close(cmd->handle);
-    default:
-        return do_resolved(cmd);
+    case CMD_LISTEN: return do_listen(cmd, cmd->sync->in, cmd->sync->out);
+    case CMD_TRANSPORT_CLOSE: return do_close(cmd->handle);
+    default: return do_resolved(cmd);
     }
 }
 
