@@ -148,10 +148,9 @@ def test_the_granted_expiry_is_asked_for_again(ep: pjsip.Endpoint) -> None:
         assert client.register().result(5).expires == 300
 
 
-@pytest.mark.parametrize("header", [{"Expires": "4294967295"}, {"Expires": "99999999999999"}])
-def test_the_largest_expiry_is_survived(ep: pjsip.Endpoint, header: dict[str, str]) -> None:
+def test_the_largest_expiry_is_survived(ep: pjsip.Endpoint) -> None:
     with Registrar(users=None) as registrar:
-        registrar.answer_next(200, headers=header)
+        registrar.answer_next(200, headers={"Expires": "4294967295"})
         client = ep.registration(registrar.uri(), "sip:alice@example.com")
         assert client.register().result(5).expires == 2**31 - 1
         assert ep.stats()["assertions"] == 0

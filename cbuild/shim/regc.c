@@ -714,10 +714,11 @@ static int fill_info(uint64_t handle, pjpy_info *out)
         return 0;
     pjsip_regc_get_info(c->regc, &info);
     out->busy = info.is_busy || c->current;
-    out->auto_refresh = info.auto_reg;
+    /* After an unregister nothing is refreshed, though regc keeps the flag. */
+    out->auto_refresh = info.auto_reg && info.interval != 0;
     if (info.interval != NO_EXPIRES)
         out->interval = (int32_t)info.interval;
-    if (info.auto_reg && info.next_reg != NO_EXPIRES)
+    if (out->auto_refresh && info.next_reg != NO_EXPIRES)
         out->next_refresh = (int32_t)info.next_reg;
     return 0;
 }
