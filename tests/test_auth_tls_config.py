@@ -58,14 +58,15 @@ def test_wrong_credentials_are_told_by_field(options: dict[str, Any], why: str) 
 
 @pytest.mark.parametrize("secret", [SECRET + "\n", SECRET + "\ud800", "p" * 2000, SECRET + "\0"])
 def test_a_refused_secret_is_not_quoted(secret: str) -> None:
-    for options in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"password": secret},
         {"ha1": secret, "realm": "r"},
         {"ha1": {"MD5": secret}, "realm": "r"},
         {"ha1": {secret: "5" * 32}, "realm": "r"},
-    ):
+    )
+    for options in wrong:
         with pytest.raises(pjsip.ConfigError) as caught:
-            pjsip.Credentials("alice", **options)  # type: ignore[arg-type]
+            pjsip.Credentials("alice", **options)
         text = str(caught.value) + repr(caught.value)
         assert SECRET not in text
         assert "pppp" not in text
@@ -187,7 +188,11 @@ def test_a_file_that_is_no_pem_is_refused_at_once(
 ) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_bytes(GARBAGE)
-    files = {"ca_file": pem / "ca.pem", "cert_file": pem / "cert.pem", "key_file": pem / "key.pem"}
+    files: dict[str, Any] = {
+        "ca_file": pem / "ca.pem",
+        "cert_file": pem / "cert.pem",
+        "key_file": pem / "key.pem",
+    }
     if what == "key of another":
         trustme.CA().issue_cert("x").private_key_pem.write_to_path(str(bad))
         files["key_file"] = bad
@@ -214,7 +219,11 @@ def test_a_key_with_a_password_opens_with_it_only(
             serialization.BestAvailableEncryption(SECRET.encode()),
         )
     )
-    files = {"ca_file": pem / "ca.pem", "cert_file": pem / "cert.pem", "key_file": locked}
+    files: dict[str, Any] = {
+        "ca_file": pem / "ca.pem",
+        "cert_file": pem / "cert.pem",
+        "key_file": locked,
+    }
     assert ep.listen("tls", "127.0.0.1", tls=pjsip.TlsConfig(**files, key_password=SECRET)).port
     for password in ("wrong-" + SECRET, None):
         with pytest.raises((pjsip.TlsError, pjsip.ConfigError)) as caught:

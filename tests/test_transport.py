@@ -49,21 +49,33 @@ def registrar() -> Iterator[Registrar]:
         yield server
 
 
+class States:
+    """Every TransportState of an endpoint, from before the first."""
+
+    def __init__(self, ep: pjsip.Endpoint) -> None:
+        self._new: queue.Queue[pjsip.TransportState] = queue.Queue()
+        self.seen: list[pjsip.TransportState] = []
+        ep.on(pjsip.TransportState, self._new.put)
+
+    def until(
+        self, state: str, *, of: int = 0, not_of: int = 0, timeout: float = 5
+    ) -> pjsip.TransportState:
+        """The first event with this state (of this connection, or of another than that)."""
+        deadline = time.monotonic() + timeout
+        at = 0
+        while True:
+            if at == len(self.seen):
+                self.seen.append(self._new.get(timeout=max(0.01, deadline - time.monotonic())))
+            event = self.seen[at]
+            at += 1
+            fits = of in (0, event.connection) and event.connection != (not_of or -1)
+            if event.state == state and fits:
+                return event
+
+
 @pytest.fixture
-def states(ep: pjsip.Endpoint) -> queue.Queue[pjsip.TransportState]:
-    """Every TransportState of *ep*, from before the first."""
-    found: queue.Queue[pjsip.TransportState] = queue.Queue()
-    ep.on(pjsip.TransportState, found.put)
-    return found
-
-
-def until(found: queue.Queue[pjsip.TransportState], state: str) -> pjsip.TransportState:
-    """The next event with this state."""
-    deadline = time.monotonic() + 5
-    while True:
-        event = found.get(timeout=max(0.01, deadline - time.monotonic()))
-        if event.state == state:
-            return event
+def states(ep: pjsip.Endpoint) -> States:
+    return States(ep)
 
 
 # -- listening ------------------------------------------------------------------------------------
@@ -72,7 +84,7 @@ def until(found: queue.Queue[pjsip.TransportState], state: str) -> pjsip.Transpo
 @pytest.mark.parametrize("host", BOTH_HOSTS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_listening_takes_a_free_port_and_tells_it(
-    ep: pjsip.Endpoint, states: queue.Queue[pjsip.TransportState], protocol: str, host: str
+    ep: pjsip.Endpoint, states: States, protocol: str, host: str
 ) -> None:
     transport = ep.listen(protocol, host)
     assert (transport.protocol, transport.host) == (protocol, host)
@@ -85,14 +97,14 @@ def test_listening_takes_a_free_port_and_tells_it(
         False,
     )
     assert transport in ep.transports
-    event = until(states, "listening")
+    event = states.until("listening")
     assert (event.protocol, event.local, event.connection) == (protocol, transport.address, 0)
     with socket_for(protocol, host) as s:
         with pytest.raises(OSError, match="in use") as caught:
             s.bind((host, transport.port))
         assert caught.value.errno == errno.EADDRINUSE
     transport.close()
-    assert until(states, "closed").local == transport.address
+    assert states.until("closed").local == transport.address
     assert transport.closed
     assert "closed" in repr(transport)
     assert transport not in ep.transports
@@ -286,7 +298,7 @@ def test_closing_a_listener_with_registrations_on_it(
 @pytest.mark.parametrize("host", BOTH_HOSTS)
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
 def test_a_connection_is_told_from_beginning_to_end(
-    ep: pjsip.Endpoint, states: queue.Queue[pjsip.TransportState], protocol: str, host: str
+    ep: pjsip.Endpoint, states: States, protocol: str, host: str
 ) -> None:
     with Registrar(protocols=(protocol,), host=host) as registrar:
         tls = pjsip.TlsConfig(ca_file=registrar.ca_file) if protocol == "tls" else None
@@ -294,7 +306,7 @@ def test_a_connection_is_told_from_beginning_to_end(
         events: list[pjsip.RegState] = []
         client.on_reg_state(events.append)
         client.register().result(5)
-        event = until(states, "connected")
+        event = states.until("connected")
         assert event.protocol == protocol
         assert event.connection == events[0].connection > 0
         bracketed = f"[{host}]" if ":" in host else host
@@ -310,30 +322,29 @@ def test_a_connection_is_told_from_beginning_to_end(
         else:
             assert event.tls == {}
         registrar.drop_connections(reset=True)
-        event = until(states, "disconnected")
+        event = states.until("disconnected")
         assert isinstance(event.error, pjsip.TransportError)
         assert event.error.errno == errno.ECONNRESET
         assert event.reason == os.strerror(errno.ECONNRESET)
-        assert until(states, "destroyed").connection == event.connection
+        assert states.until("destroyed").connection == event.connection
         assert client.register().result(5).code == 200  # over a new one
-        assert until(states, "connected").connection != event.connection
+        assert states.until("connected").connection != event.connection
 
 
 def test_registrations_share_a_connection(
-    ep: pjsip.Endpoint, registrar: Registrar, states: queue.Queue[pjsip.TransportState]
+    ep: pjsip.Endpoint, registrar: Registrar, states: States
 ) -> None:
     clients = [ep.registration(registrar.uri("tcp"), f"sip:u{i}@example.com") for i in range(20)]
     for operation in [client.register() for client in clients]:
         operation.result(5)
     assert registrar.stats().connections == 1
     assert len({r.source for r in registrar.requests}) == 1
-    until(states, "connected")
-    assert "connected" not in [e.state for e in list(states.queue)]
+    connected = states.until("connected")
+    with pytest.raises(queue.Empty):
+        states.until("connected", not_of=connected.connection, timeout=0.05)
 
 
-def test_a_refused_connection(
-    ep: pjsip.Endpoint, states: queue.Queue[pjsip.TransportState]
-) -> None:
+def test_a_refused_connection(ep: pjsip.Endpoint, states: States) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))  # bound, and nobody listens
         uri = f"sip:127.0.0.1:{s.getsockname()[1]};transport=tcp"
@@ -342,13 +353,13 @@ def test_a_refused_connection(
     assert caught.value.errno == errno.ECONNREFUSED
     assert "refused" in str(caught.value)
     assert caught.value.local
-    event = until(states, "disconnected")
+    event = states.until("disconnected")
     assert isinstance(event.error, pjsip.TransportError)
     assert event.error.errno == errno.ECONNREFUSED
 
 
 def test_a_connection_reset_under_a_request(
-    ep: pjsip.Endpoint, registrar: Registrar, states: queue.Queue[pjsip.TransportState]
+    ep: pjsip.Endpoint, registrar: Registrar, states: States
 ) -> None:
     registrar.drop_next()
     operation = ep.registration(registrar.uri("tcp"), AOR).register()
@@ -358,7 +369,7 @@ def test_a_connection_reset_under_a_request(
     with pytest.raises(pjsip.TransportError):
         operation.result(5)
     assert time.monotonic() - began < 1
-    until(states, "disconnected")
+    states.until("disconnected")
 
 
 # -- TLS ------------------------------------------------------------------------------------------
@@ -371,7 +382,7 @@ def tls_register(
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(
-    ep: pjsip.Endpoint, registrar: Registrar, states: queue.Queue[pjsip.TransportState]
+    ep: pjsip.Endpoint, registrar: Registrar, states: States
 ) -> None:
     with Registrar(protocols=("tls",)) as other, pytest.raises(pjsip.TlsError) as caught:
         tls_register(ep, registrar, pjsip.TlsConfig(ca_file=other.ca_file))
@@ -382,7 +393,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(
     assert "cancel" not in str(error).lower()
     assert "ca_file" in error.hint
     assert registrar.stats().requests == 0
-    event = until(states, "disconnected")
+    event = states.until("disconnected")
     assert isinstance(event.error, pjsip.TlsError)
 
 
