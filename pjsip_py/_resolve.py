@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import deque
@@ -80,6 +79,8 @@ class Resolver:
 
 
 def query(host: str) -> Addresses:
+    import socket  # here and below, off the path of the package's import
+
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError, MemoryError):
@@ -94,6 +95,8 @@ def local_address_towards(address: str) -> str:
 
     :raises OSError: there is no route.
     """
+    import socket
+
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as s:
         s.connect((address, 9))

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import os
-import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, TlsError
@@ -48,7 +46,7 @@ class TlsConfig:
                 object.__setattr__(self, field, check_text(field, path))
         for field in ("ca_file", "cert_file", "key_file"):
             self._check_readable(field)
-        if self.ca_path is not None and not Path(self.ca_path).is_dir():
+        if self.ca_path is not None and not os.path.isdir(self.ca_path):
             raise ConfigError(f"ca_path: {self.ca_path!r} is no directory")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("cert_file and key_file go together")
@@ -80,6 +78,8 @@ class TlsConfig:
 
         :raises TlsError: one of them cannot be used; the message names it.
         """
+        import ssl  # here, for who uses no TLS is spared its import
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if self.cert_file is not None:
@@ -121,13 +121,15 @@ def system_trust() -> tuple[str | None, str | None]:
 
     :raises ConfigError: when there are none and certifi is not installed.
     """
+    import ssl
+
     paths = ssl.get_default_verify_paths()
     if paths.cafile:
         return paths.cafile, None
-    if paths.capath and any(Path(paths.capath).glob("*")):
+    if paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath):
         return None, paths.capath
     for file in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"):
-        if Path(file).is_file():
+        if os.path.isfile(file):
             return file, None
     try:
         import certifi

@@ -20,6 +20,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import finish_program, run_program, start_program
@@ -176,7 +177,7 @@ def test_everything_of_a_closed_endpoint_is_closed(registrar: Registrar) -> None
         close()
         close()
     assert (client.closed, account.closed, transport.closed, ep.closed) == (True,) * 4
-    assert ep.transports == ep.accounts == ()
+    assert (ep.transports, ep.accounts) == ((), ())
     with pjsip.Endpoint() as another:  # the old handles reach nothing of it
         register(another, registrar)
         client.close()
@@ -458,6 +459,10 @@ def test_clients_and_connections_leave_nothing(ep: pjsip.Endpoint) -> None:
     assert sizes[-1][2] - sizes[1][2] < 2 << 20, sizes
 
 
+def _hold(client: pjsip.RegistrationClient, event: pjsip.RegState) -> None:
+    client.info()
+
+
 def test_cycles_in_the_heap_are_collected(registrar: Registrar) -> None:
     """A client that its handler refers to is no leak after close."""
     import weakref
@@ -465,7 +470,7 @@ def test_cycles_in_the_heap_are_collected(registrar: Registrar) -> None:
     gc.collect()
     with pjsip.Endpoint() as ep:
         client = ep.registration(registrar.uri(), AOR)
-        client.on_reg_state(lambda e, c=client: None)
+        client.on_reg_state(partial(_hold, client))
         client.register().result(5)
         client.close()
         reference = weakref.ref(client)
@@ -768,7 +773,7 @@ def test_multiprocessing(
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"needs the multiprocessing start method {method}")
     register(ep, registrar)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     results = context.SimpleQueue()
     process = context.Process(target=use_in_child, args=(registrar.uri(), results))
     process.start()
@@ -946,7 +951,7 @@ def test_the_garbage_collector_may_run_anywhere(registrar: Registrar) -> None:
         with pjsip.Endpoint(strict=True) as ep, warnings.catch_warnings():
             for _ in range(30):
                 client = ep.registration(registrar.uri(), AOR)
-                client.on_reg_state(lambda e, c=client: c.info())
+                client.on_reg_state(partial(_hold, client))
                 client.register().result(5)
                 client.close()
                 del client

@@ -785,7 +785,11 @@ def test_close_ends_what_is_under_way(ep: pjsip.Endpoint, registrar: Registrar) 
     client = ep.registration(registrar.uri(), AOR)
     registrar.delay_next(0.2)
     stream = client.events()
-    operations = [client.register(), client.unregister(), client.update_expires(60)]
+    operations: list[pjsip.Operation[Any]] = [
+        client.register(),
+        client.unregister(),
+        client.update_expires(60),
+    ]
     registrar.wait_for(1)
     client.close()
     client.close()
