@@ -129,7 +129,7 @@ def check_config(
     """All arguments of a registration, checked before anything reaches C."""
     server = parse_registrar("registrar", registrar)
     to = parse_aor("aor", aor)
-    routes, hop = check_route(route)
+    routes, hop = ((), None) if route == () else check_route(route)
     if transport is not None and not isinstance(transport, Transport):
         raise ConfigError("transport must be what Endpoint.listen() returned")
     if tls is not None and not isinstance(tls, TlsConfig):
@@ -145,11 +145,16 @@ def check_config(
             f"{next_hop.transport}: write ;transport={transport.protocol}"
         )
     listed = None if contacts is None else check_contacts(contacts)
-    params = check_params("contact_params", contact_params)
-    uri_params = check_params("contact_uri_params", contact_uri_params)
+    # What was left at its default needs no check; thousands of accounts leave most of it.
+    params = uri_params = name = ""
+    if contact_params != "":
+        params = check_params("contact_params", contact_params)
+    if contact_uri_params != "":
+        uri_params = check_params("contact_uri_params", contact_uri_params)
+    if display_name != "":
+        name = check_text("display_name", display_name, maximum=256)
     if listed is not None and (params or uri_params):
         raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
-    name = check_text("display_name", display_name, maximum=256)
     return RegConfig(
         registrar=server,
         aor=to,
@@ -158,7 +163,7 @@ def check_config(
         contacts=listed,
         credentials=check_credentials(credentials),
         expires=check_expires(expires),
-        headers=check_headers(headers),
+        headers=() if headers == () else check_headers(headers),
         route=routes,
         next_hop=next_hop,
         transport=transport,

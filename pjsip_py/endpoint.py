@@ -299,7 +299,7 @@ class Endpoint:
             return engine
 
     def _engine_open(self) -> Engine:
-        self._check(False, "")
+        self._check()
         if self._engine is not None:
             return self._engine
         self.open()
@@ -310,13 +310,11 @@ class Endpoint:
     def closed(self) -> bool:
         return self._engine is None and self._was_open
 
-    def _check(self, closed: bool, why: str) -> None:
+    def _check(self) -> None:
         """The guard of every call: forked, closed, or (strict) a handler's exception pending."""
         _ffi.check_fork("endpoint")
         if self.closed:
             raise ClosedError("the endpoint is closed; open() or a new Endpoint starts another")
-        if closed:
-            raise ClosedError(why)
         self._raise_pending()
 
     def _raise_pending(self) -> None:
@@ -492,14 +490,21 @@ class Endpoint:
                 if t.protocol == protocol and t.is_ipv6 == ipv6 and _may_use(t, tls)
             ]
             local = self._local_address(address)
-            for suits in (
-                lambda t: t.host == local,
-                lambda t: t.is_wildcard,
+            found = (
+                next((t for t in fits if t.host == local), None)
+                or next((t for t in fits if t.is_wildcard), None)
                 # The program's own choice of address, but never loopback for the world.
-                lambda t: not t.implicit and _is_loopback(t.host) == _is_loopback(local),
-            ):
-                for transport in filter(suits, fits):
-                    return transport
+                or next(
+                    (
+                        t
+                        for t in fits
+                        if not t.implicit and _is_loopback(t.host) == _is_loopback(local)
+                    ),
+                    None,
+                )
+            )
+            if found is not None:
+                return found
             transport = self._listen(protocol, local, 0, ipv6, tls)
             transport.implicit = True
             return transport

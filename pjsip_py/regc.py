@@ -237,7 +237,9 @@ class RegistrationClient:
         )
 
     def _check_open(self) -> None:
-        self._endpoint._check(self.closed, f"{self!r} is closed")
+        self._endpoint._check()
+        if self.closed:
+            raise ClosedError(f"{self!r} is closed")
 
     def _request(
         self,

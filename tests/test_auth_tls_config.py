@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +254,8 @@ def test_without_any_trust_the_cure_is_named(
         capath = str(tmp_path)  # there, and empty
 
     monkeypatch.setattr(ssl, "get_default_verify_paths", Paths)
-    monkeypatch.setattr(Path, "is_file", lambda self: False)
-    monkeypatch.setitem(__import__("sys").modules, "certifi", None)
+    monkeypatch.setattr(os.path, "isfile", lambda path: False)
+    monkeypatch.setitem(sys.modules, "certifi", None)
     with pytest.raises(pjsip.ConfigError, match=r"pip install certifi.*ca_file"):
         tls_module.system_trust()
 

@@ -437,7 +437,7 @@ def test_clients_and_connections_leave_nothing(ep: pjsip.Endpoint) -> None:
     ep.on(pjsip.TransportState, states.put)
     with Registrar(protocols=("tcp",), users={"alice": "secret"}) as registrar:
         sizes = []
-        for i in range(30):
+        for i in range(20):
             clients = [
                 ep.registration(
                     registrar.uri(), AOR, credentials=pjsip.Credentials("alice", "secret")
@@ -700,7 +700,7 @@ def test_many_forks_under_traffic(registrar: Registrar) -> None:
         threads = [threading.Thread(target=traffic, args=(c,)) for c in clients[:3]]
         for t in threads: t.start()
         codes = set()
-        for _ in range(40):
+        for _ in range(25):
             child = os.fork()
             if child == 0:
                 try:

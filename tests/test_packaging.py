@@ -22,14 +22,17 @@ pytestmark = [pytest.mark.timeout(400)]  # a cold compilation of a hundred C fil
 
 
 def run(
-    *command: str | Path, cwd: Path = ROOT, timeout: float = 300, **environment: str
+    *command: str | Path,
+    cwd: Path = ROOT,
+    timeout: float = 300,
+    environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end, in this interpreter's environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "PATH": path, **environment},
+        env={**os.environ, "PATH": path, **(environment or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -82,7 +85,7 @@ def wheel_of(unpacked: Path, target: Path, **environment: str) -> Path:
         *(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
         *("-w", target, unpacked),
         cwd=target,
-        **{**offline, **environment},
+        environment={**offline, **environment},
     )
     assert done.returncode == 0, done.stdout
     (wheel,) = target.glob("*.whl")
@@ -136,7 +139,9 @@ def build_info(wheel: Path, folder: Path) -> dict[str, object]:
 
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    done = run(sys.executable, "-c", INFO, cwd=folder, PYTHONPATH=str(folder), timeout=30)
+    done = run(
+        sys.executable, "-c", INFO, cwd=folder, environment={"PYTHONPATH": str(folder)}, timeout=30
+    )
     assert done.returncode == 0, done.stdout
     info: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return info
@@ -187,7 +192,7 @@ def test_what_stops_a_build_is_one_message(variable: str, value: str, said: str)
     done = run(
         *(sys.executable, "setup.py", "-q", "build_ext", "--inplace"),
         timeout=60,
-        **{variable: value},
+        environment={variable: value},
     )
     assert done.returncode == 1
     assert re.search(f"pjsip-py cannot be built: .*{said}", done.stdout)

@@ -320,12 +320,12 @@ def test_pjsip_refreshes_and_says_so(ep: pjsip.Endpoint) -> None:
         )
         stream = client.events()
         client.register().result(5)
-        events = [stream.get(5) for _ in range(6)]
+        events = [stream.get(5) for _ in range(4)]
         started = events[0::2]
         states = events[1::2]
-        assert [type(e) for e in started] == [pjsip.RegStarted] * 3
+        assert [type(e) for e in started] == [pjsip.RegStarted] * 2
         renewals = [getattr(e, "renewal", None) for e in events]
-        assert renewals == [False, False, True, True, True, True]
+        assert renewals == [False, False, True, True]
         for event in states:
             assert isinstance(event, pjsip.RegState)
             assert (event.code, event.expires, event.attempt) == (200, 1, 1)
@@ -333,7 +333,7 @@ def test_pjsip_refreshes_and_says_so(ep: pjsip.Endpoint) -> None:
             assert event.refresh_in in (0, 1)
             assert event.client is client
             assert event.account is None
-        assert [r.answered for r in server.requests] == [401, 200, 200, 200]
+        assert [r.answered for r in server.requests] == [401, 200, 200]
         client.unregister().result(5)
         count = len(server.requests)
         with pytest.raises(TimeoutError):
@@ -687,15 +687,14 @@ def test_a_late_answer_after_a_timeout_does_no_harm(
     assert [s.code for s in states] == [408, 200]
 
 
-def test_a_lost_request_and_a_lost_response_are_repeated(
-    ep: pjsip.Endpoint, registrar: Registrar
-) -> None:
-    registrar.drop_next()
-    registrar.drop_next(what="response")
-    client = ep.registration(registrar.uri(), AOR)
-    assert client.register().result(10).code == 200
-    registrar.drop_next(what="response")
-    assert client.register().result(10).code == 200
+def test_a_lost_request_and_a_lost_response_are_repeated(registrar: Registrar) -> None:
+    with pjsip.Endpoint(strict=True, t1=0.05) as ep:
+        registrar.drop_next()
+        registrar.drop_next(what="response")
+        client = ep.registration(registrar.uri(), AOR)
+        assert client.register().result(5).code == 200
+        registrar.drop_next(what="response")
+        assert client.register().result(5).code == 200
     assert sum(r.retransmissions for r in registrar.requests) >= 1
 
 

@@ -234,12 +234,12 @@ def test_the_first_use_opens_what_the_uri_asks_for(
     ep: pjsip.Endpoint, registrar: Registrar, protocol: str
 ) -> None:
     tls = pjsip.TlsConfig(ca_file=registrar.ca_file) if protocol == "tls" else None
-    assert ep.transports == ()
+    assert len(ep.transports) == 0
     for _ in range(2):
         client = ep.registration(registrar.uri(protocol), AOR, tls=tls)
         client.register().result(5)
         assert registrar.requests[-1].protocol == protocol
-    assert [t.protocol for t in ep.transports] == [protocol]
+    assert [transport.protocol for transport in ep.transports] == [protocol]
 
 
 def test_a_transport_of_another_kind_is_refused(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -326,9 +326,9 @@ def test_a_connection_is_told_from_beginning_to_end(
         assert isinstance(event.error, pjsip.TransportError)
         assert event.error.errno == errno.ECONNRESET
         assert event.reason == os.strerror(errno.ECONNRESET)
-        assert states.until("destroyed").connection == event.connection
+        assert states.until("destroyed", of=event.connection)
         assert client.register().result(5).code == 200  # over a new one
-        assert states.until("connected").connection != event.connection
+        assert states.until("connected", not_of=event.connection)
 
 
 def test_registrations_share_a_connection(

@@ -839,7 +839,7 @@ int client_command(command *cmd)
 
 struct adoption {
     client *client;
-    uint64_t handle;            /* the client may be gone by the return */
+    uint64_t handle; /* the client may be gone by the return */
 };
 
 static int adopt(void *argument)

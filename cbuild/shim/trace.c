@@ -51,7 +51,12 @@ static void redact_value(char *p, char *end, int scheme)
         while (p < end && !in(" \t\r\n,=", *p))
             p++;
         if (!is_name(word, (size_t)(p - word), "Digest")) {
-            blot(p, end);       /* Bearer, Basic, or something broken */
+            /* Bearer and Basic: all that follows.  Anything else may be the
+               secret itself, without a scheme. */
+            if (!is_name(word, (size_t)(p - word), "Bearer") &&
+                !is_name(word, (size_t)(p - word), "Basic"))
+                p = word;
+            blot(p, end);
             return;
         }
     }
@@ -68,7 +73,7 @@ static void redact_value(char *p, char *end, int scheme)
         while (p < end && in(" \t\r\n", *p))
             p++;
         if (p == end || *p != '=') {
-            blot(name, end);    /* not name=value: trust nothing after it */
+            blot(name, end); /* not name=value: trust nothing after it */
             return;
         }
         for (p++; p < end && in(" \t\r\n", *p); p++)
@@ -95,21 +100,21 @@ static void redact_value(char *p, char *end, int scheme)
 static void redact_strays(char *p, char *end)
 {
     static const char *const names[] = { "response", "rspauth", "cnonce" };
+    char *start = p;
 
-    for (; p < end; p++) {
+    while ((p = memchr(p, '=', (size_t)(end - p)))) {
+        char *name_end = p, *value = ++p;
+
+        while (name_end > start && in(" \t", name_end[-1]))
+            name_end--;
         for (int i = 0; i < 3; i++) {
             size_t length = strlen(names[i]);
-            char *value = p + length;
 
-            if ((size_t)(end - p) <= length ||
-                strncasecmp(p, names[i], length) != 0)
+            if ((size_t)(name_end - start) < length ||
+                strncasecmp(name_end - length, names[i], length) != 0)
                 continue;
-            while (value < end && in(" \t", *value))
+            while (value < end && in(" \t\"", *value))
                 value++;
-            if (value == end || *value != '=')
-                continue;
-            for (value++; value < end && in(" \t\"", *value); value++)
-                ;
             for (p = value; p < end && !in(" \t\r\n;,\"", *p); p++)
                 ;
             blot(value, p);
@@ -129,7 +134,7 @@ size_t pjpy_redact(char *message, size_t length)
         size_t name;
         int scheme;
 
-        for (stop = line; stop < end && !in("\r\n", *stop); stop++)
+        for (stop = line; stop < end && *stop != '\r' && *stop != '\n'; stop++)
             ;
         colon = memchr(line, ':', (size_t)(stop - line));
         p = stop < end ? stop + 1 : end;
@@ -220,7 +225,7 @@ static pj_status_t on_tx(pjsip_tx_data *tdata)
         tdata->msg->line.req.method.id == PJSIP_REGISTER_METHOD) {
         pj_status_t status = client_on_tx(tdata);
         if (status != PJ_SUCCESS)
-            return status;      /* it does not go out */
+            return status; /* it does not go out */
     }
     if (tracing())
         push_message(PJPY_F_OUTGOING, tdata->tp_info.transport,
