@@ -24,6 +24,8 @@ class EventTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
+    """What all events have in common; ``ep.on(Event, …)`` sees every one of them."""
+
     time: EventTime
     #: Grows by one with every record that C queued; a gap means dropped trace or log records.
     seq: int = 0

@@ -234,7 +234,7 @@ def test_the_first_use_opens_what_the_uri_asks_for(
     ep: pjsip.Endpoint, registrar: Registrar, protocol: str
 ) -> None:
     tls = pjsip.TlsConfig(ca_file=registrar.ca_file) if protocol == "tls" else None
-    assert len(ep.transports) == 0
+    assert not ep.transports
     for _ in range(2):
         client = ep.registration(registrar.uri(protocol), AOR, tls=tls)
         client.register().result(5)

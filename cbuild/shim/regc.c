@@ -714,8 +714,10 @@ static int fill_info(uint64_t handle, pjpy_info *out)
         return 0;
     pjsip_regc_get_info(c->regc, &info);
     out->busy = info.is_busy || c->current;
-    /* After an unregister nothing is refreshed, though regc keeps the flag. */
-    out->auto_refresh = info.auto_reg && info.interval != 0;
+    /* After an unregister (0) or a failure nothing is refreshed, though regc
+       keeps the flag. */
+    out->auto_refresh = info.auto_reg && info.interval != 0 &&
+                        info.interval != NO_EXPIRES;
     if (info.interval != NO_EXPIRES)
         out->interval = (int32_t)info.interval;
     if (out->auto_refresh && info.next_reg != NO_EXPIRES)
