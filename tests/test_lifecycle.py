@@ -406,6 +406,8 @@ def resident() -> int:
     """Bytes of memory in use now."""
     if sys.platform != "linux":
         pytest.skip("needs /proc/self/statm (Linux) to measure memory")
+    if "asan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("needs a build without -Db_sanitize, which keeps freed memory")
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -453,10 +455,12 @@ def test_clients_and_connections_leave_nothing(ep: pjsip.Endpoint) -> None:
                 pass
             if i % 5 == 4:
                 gc.collect()
-                sizes.append((descriptors(), ep.stats()["clients"], resident()))
+                stats = ep.stats()
+                sizes.append((descriptors(), stats["clients"], stats["pools"], resident()))
     assert len({s[0] for s in sizes[1:]}) <= 2, sizes
     assert {s[1] for s in sizes} == {0}
-    assert sizes[-1][2] - sizes[1][2] < 2 << 20, sizes
+    # Transactions that have ended keep their memory for T4, five seconds.
+    assert sizes[-1][3] - sizes[1][3] < 2 << 20, sizes
 
 
 def _hold(client: pjsip.RegistrationClient, event: pjsip.RegState) -> None:
@@ -766,7 +770,9 @@ def use_in_child(uri: str, results: multiprocessing.SimpleQueue[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize(("method", "expected"), [("fork", "ForkedError"), ("spawn", "200")])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("fork", "ForkedError"), ("spawn", "200"), ("forkserver", "200")]
+)
 def test_multiprocessing(
     ep: pjsip.Endpoint, registrar: Registrar, method: str, expected: str
 ) -> None:
@@ -819,7 +825,7 @@ def test_the_interpreter_exits_with_everything_open(
     source = OPEN.format(uri=registrar.uri(), silent=silent, options=options)
     finished = run_program(source + ending)
     assert (finished.code, finished.out, finished.err) == (code, "", "")
-    assert finished.seconds < 3 + 1  # a second for the interpreter's own start on a busy machine
+    assert finished.seconds < 3
     finished = run_program(source + ending, "-W", "default::ResourceWarning")
     assert (finished.code, finished.out) == (code, "")
     if ending == "ep.close()":
@@ -850,7 +856,7 @@ def test_the_interpreter_exits_from_a_loop_with_everything_open(
         """
     )
     assert (finished.code, finished.out, finished.err) == (0, "", "")
-    assert finished.seconds < 4
+    assert finished.seconds < 3
 
 
 def test_exit_with_a_daemon_thread_inside_a_call(silent: str) -> None:
@@ -880,7 +886,7 @@ def test_exit_with_a_daemon_thread_inside_a_call(silent: str) -> None:
         """
     )
     assert (finished.code, finished.out, finished.err) == (0, "", "")
-    assert finished.seconds < 4
+    assert finished.seconds < 3
 
 
 def test_an_unhandled_exception_still_closes(registrar: Registrar) -> None:
@@ -888,7 +894,7 @@ def test_an_unhandled_exception_still_closes(registrar: Registrar) -> None:
     finished = run_program(source + "1 / 0\n")
     assert finished.code == 1
     assert finished.err.strip().endswith("ZeroDivisionError: division by zero")
-    assert finished.seconds < 4
+    assert finished.seconds < 3
     assert registrar.bindings("sip:bob@example.com") == []
 
 
@@ -919,7 +925,35 @@ def test_an_interrupt_ends_the_waiting(silent: str, waiting: str, options: str) 
     finished = finish_program(process, 10, began)
     assert finished.code == -signal.SIGINT
     assert finished.err.strip().endswith("KeyboardInterrupt")
-    assert finished.seconds < 4
+    assert finished.seconds < 3
+
+
+def test_an_interrupt_in_a_loop_unregisters(registrar: Registrar) -> None:
+    began = time.monotonic()
+    process = start_program(
+        f"""
+        import asyncio
+        import pjsip_py as pjsip
+
+        async def main():
+            async with pjsip.Endpoint() as ep:
+                account = ep.add_account("sip:bob@example.com", registrar={registrar.uri()!r})
+                await account.register()
+                print("registered", flush=True)
+                await asyncio.sleep(30)
+
+        asyncio.run(main())
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "registered\n"
+    assert len(registrar.bindings("sip:bob@example.com")) == 1
+    process.send_signal(signal.SIGINT)
+    finished = finish_program(process, 10, began)
+    assert finished.code != 0
+    assert finished.err.strip().endswith("KeyboardInterrupt")
+    assert finished.seconds < 3
+    assert registrar.bindings("sip:bob@example.com") == []
 
 
 def test_signals_go_to_python_not_to_the_worker() -> None:

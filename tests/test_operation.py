@@ -255,6 +255,24 @@ def test_awaiting_twice_at_once_and_from_a_thread_driven_endpoint(registrar: Reg
         asyncio.run(asyncio.wait_for(main(ep), 10))
 
 
+def test_awaiting_in_another_loop(registrar: Registrar) -> None:
+    """An endpoint of one loop, awaited in the loop of another thread."""
+
+    async def main() -> None:
+        async with pjsip.Endpoint(strict=True) as ep:
+            client = ep.registration(registrar.uri(), AOR)
+            registrar.delay_next(0.05)
+            operation = client.register()
+
+            async def elsewhere() -> int:
+                return (await operation).code
+
+            assert await asyncio.to_thread(asyncio.run, elsewhere()) == 200
+            assert (await asyncio.to_thread(client.register().result, 5)).code == 200
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
 def test_a_cancelled_task_cancels_its_operation(registrar: Registrar) -> None:
     async def main() -> None:
         async with pjsip.Endpoint(strict=True) as ep:

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,11 +119,15 @@ def test_refreshes_nobody_reads_are_merged(registrar: Registrar) -> None:
         ]
         for client in clients:
             client.register().result(5)
-        first = len(registrar.requests)
         states.clear()
-        # Three refreshes of each (a second apart at most) without a look at the queue.
-        registrar.wait_for(first + 8 * 3, timeout=8)
-        answered(registrar, first + 8 * 3)
+        # Three refreshes of each, at most a second apart, without a look at the queue.
+        deadline = time.monotonic() + 10
+        while True:
+            answers = Counter(r.aor for r in registrar.requests if r.answered)
+            if len(answers) == 8 and min(answers.values()) >= 4:
+                break
+            assert time.monotonic() < deadline, answers
+            time.sleep(0.02)
         while ep.dispatch():
             pass
         assert ep.stats()["outcomes_merged"] > 0
@@ -166,6 +171,10 @@ def test_a_record_larger_than_the_buffer_is_taken(registrar: Registrar) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/statm (Linux)")
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""),
+    reason="needs a build without -Db_sanitize, which keeps freed memory",
+)
 def test_memory_stays_level_when_nobody_listens(registrar: Registrar) -> None:
     """A program that stops dispatching does not grow by its trace and log."""
 

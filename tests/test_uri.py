@@ -357,6 +357,30 @@ def test_control_characters_are_refused_everywhere(
     assert create_status(open_ep.registration(registrar.uri(), AOR)) == 0
 
 
+_bad_char = st.one_of(
+    st.integers(0, 31).map(chr),
+    st.just("\x7f"),
+    st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF, categories=["Cs"]),
+)
+
+
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(sorted(ARGUMENTS)),
+    before=st.text(max_size=10),
+    bad=_bad_char,
+    after=st.text(max_size=10),
+)
+def test_any_text_with_a_control_character_is_refused(
+    open_ep: pjsip.Endpoint, registrar: Registrar, name: str, before: str, bad: str, after: str
+) -> None:
+    with pytest.raises((pjsip.ConfigError, pjsip.InvalidUriError)) as caught:
+        ARGUMENTS[name](open_ep, registrar.uri(), before + bad + after)
+    str(caught.value).encode()
+
+
 def test_after_all_that_the_endpoint_registers(
     open_ep: pjsip.Endpoint, registrar: Registrar
 ) -> None:
