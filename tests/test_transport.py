@@ -179,7 +179,7 @@ def test_a_port_in_use_is_an_error_with_the_systems_words(
     assert caught.value.errno == errno.EADDRINUSE
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", pytest.param("2001:db8::1", marks=needs_ipv6)])
+@pytest.mark.parametrize("host", ["203.0.113.77", pytest.param("2001:db8::77", marks=needs_ipv6)])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_foreign_address_is_an_error(ep: pjsip.Endpoint, protocol: str, host: str) -> None:
     with pytest.raises(pjsip.TransportError) as caught:
