@@ -74,7 +74,10 @@ def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountCon
 
 
 class Account:
-    """One AOR kept registered; made by :meth:`Endpoint.add_account`.
+    """One AOR and its registration; made by :meth:`Endpoint.add_account`.
+
+    PJSIP refreshes it shortly before it expires.  A refresh that fails is told (``state`` is then
+    "failed") and not repeated by itself: call :meth:`register` again.
 
     Subclass it and override :meth:`on_reg_started` and :meth:`on_reg_state` for the style of
     PJSUA2, or give handlers, or iterate over :meth:`events`.

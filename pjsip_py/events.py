@@ -96,7 +96,7 @@ class RegistrationResult:
 
     code: int
     reason: str
-    #: Seconds granted; 0 for an unregister.
+    #: Seconds granted; 0 for an unregister and for fetch_bindings().
     expires: int
     response: Response
     #: Digest algorithm used; "" when none was asked for.

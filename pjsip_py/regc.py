@@ -77,8 +77,8 @@ class RegistrationClient:
     for it and is never lost.  Each request has exactly one outcome: the :class:`Operation`
     resolves and a :class:`RegState` is delivered, the event first.
 
-    A failed refresh is not repeated: its RegState (``renewal=True``) says so and the program
-    decides.  An :class:`Account` decides by itself.
+    A failed refresh is not repeated: its RegState (``renewal=True``) says so, and the program
+    decides.
 
     Made by :meth:`Endpoint.registration`.
     """
@@ -265,7 +265,7 @@ class RegistrationClient:
                 first, self._preparing = not self._preparing, True
         if first:
             self._prepare()
-        if self._held:
+        if request in self._held:
             self._bound_held(request)
         return request
 
@@ -518,7 +518,8 @@ class RegistrationClient:
                 handshake=bool(flags & _ffi.F_HANDSHAKE),
                 attempts=attempt,
             )
-        expires = None if error else max(0, record.value[0])
+        # A fetch grants nothing; PJSIP reports the default that it would have assumed.
+        expires = None if error else 0 if self._quiet else max(0, record.value[0])
         algorithm = _ffi.ALGORITHMS.get(record.value[1], "")
         event = RegState(
             time=EventTime(record.monotonic, record.wall),
@@ -583,6 +584,9 @@ class RegistrationClient:
 
         Requests under way raise :class:`ClosedError`; the binding lives on until it expires.
         """
+        if _ffi.forked():
+            self.closed = True  # the parent's locks may be held for ever in this child
+            return
         with self._lock:
             if self.closed:
                 return
