@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure pjsip_py beside plain C and SIPp, against one Kamailio, and print a table.
 
-scripts/bench                     everything, about ten minutes
+scripts/bench                     everything, about seven minutes
 scripts/bench --quick             fewer and shorter runs, about three
 scripts/bench --only memory       one measure (may be given several times)
 scripts/bench --json figures.json the figures, for machines
