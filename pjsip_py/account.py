@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint, EventStream
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountConfig:
     """Everything that makes an account; checked when it is made.
 
@@ -46,6 +46,8 @@ class AccountConfig:
     display_name: str = ""
     from_uri: str | None = None  #: third-party registration: From differs from To
     tls: TlsConfig | None = None
+    #: The same, checked, as C takes it.
+    _checked: RegConfig = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         options = {name: getattr(self, name) for name in _FIELDS}
@@ -54,7 +56,9 @@ class AccountConfig:
         object.__setattr__(self, "_checked", check_config(**options))
 
 
-_FIELDS = tuple(f.name for f in fields(AccountConfig))
+_FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)
+# Guards a few assignments of all accounts, thousands of which need not pay for one each.
+_lock = threading.Lock()
 
 
 def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountConfig:
@@ -83,11 +87,23 @@ class Account:
     PJSUA2, or give handlers, or iterate over :meth:`events`.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_endpoint",
+        "_handlers",
+        "_last",
+        "_waiting",
+        "client",
+        "config",
+        "expires_at",
+        "refresh_at",
+        "state",
+    )
+
     def __init__(self, endpoint: Endpoint, config: AccountConfig) -> None:
         self._endpoint = endpoint
         self.config = config
-        checked: RegConfig = config._checked  # type: ignore[attr-defined]
-        self.client = RegistrationClient(endpoint, checked, self)
+        self.client = RegistrationClient(endpoint, config._checked, self)
         #: idle, registering, registered, unregistering, unregistered or failed
         self.state = "idle"
         #: time.time() at which the binding ends, None without one
@@ -97,7 +113,6 @@ class Account:
         self._last: RegState | None = None
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._waiting: tuple[Operation[RegistrationResult], ...] = ()
-        self._lock = threading.Lock()
         if type(self).on_reg_started is not Account.on_reg_started:
             endpoint._want_started()
 
@@ -165,7 +180,7 @@ class Account:
         operation: Operation[RegistrationResult] = Operation(
             self.client._engine, f"wait_registered {self.aor}"
         )
-        with self._lock:
+        with _lock:
             self.client._check_open()
             last = self._last if self.registered else None
             if last is None:
@@ -192,7 +207,7 @@ class Account:
             self._stop_waiting(operation)
 
     def _stop_waiting(self, operation: Operation[RegistrationResult]) -> None:
-        with self._lock:
+        with _lock:
             self._waiting = tuple(o for o in self._waiting if o is not operation)
 
     # -- events -----------------------------------------------------------------------------------
@@ -223,7 +238,7 @@ class Account:
     def _note(self, event: RegState) -> None:
         now = event.time.wall
         waiting: tuple[Operation[RegistrationResult], ...] = ()
-        with self._lock:
+        with _lock:
             if event.cancelled:
                 self.state = "registered" if self.registered else "idle"
                 self.refresh_at = None
@@ -263,7 +278,7 @@ class Account:
         """
         self.client.close()
         self._endpoint._account_closed(self)
-        with self._lock:
+        with _lock:
             waiting, self._waiting = self._waiting, ()
         for operation in waiting:
             operation._finish(None, errors.ClosedError(f"{self!r}"))

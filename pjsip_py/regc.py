@@ -418,7 +418,7 @@ class RegistrationClient:
             self._engine.call_later(0, lambda: self._deliver_failure(request, error))
 
     def _deliver_failure(self, request: _Request, error: errors.PjsipError) -> None:
-        operation = self._pending.pop(request.request, None)
+        operation = self._take(request.request)
         if operation is None:
             return  # the client was closed meanwhile
         event = self._local_state(request, error)
@@ -545,7 +545,7 @@ class RegistrationClient:
         )
         self._attempt = attempt + 1 if error else 1
         # Taken out first: a handler that closes the client must not undo what the wire said.
-        operation = self._pending.pop(record.request, None) if record.request else None
+        operation = self._take(record.request) if record.request else None
         seen = False
         try:
             seen = self._emit(event)
@@ -618,9 +618,17 @@ class RegistrationClient:
             stream.close()
 
     def _finish(self, request: int, value: Any, error: BaseException | None) -> None:
-        operation = self._pending.pop(request, None)
+        operation = self._take(request)
         if operation is not None:
             operation._finish(value, error)
+
+    def _take(self, request: int) -> _Request | None:
+        """The pending request, pending no more."""
+        with self._lock:
+            operation = self._pending.pop(request, None)
+            if not self._pending:
+                self._pending = {}  # a dict that was never filled holds no table
+        return operation
 
     def __enter__(self) -> RegistrationClient:
         return self

@@ -30,8 +30,8 @@ def programs() -> Path:
 # These show best through the whole of the stack: see the tests at the end.
 WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-listen-failure"}
 WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
-# Seen in the figures only: benchmarks/run.py --only instructions.
-WHOLE |= {"pools-wiped-by-the-word"}
+# Seen in the figures only: benchmarks/run.py --only instructions --only memory.
+WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 
 
 @pytest.mark.parametrize("name", [name for name in IDS if name not in WHOLE])
