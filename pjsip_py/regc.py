@@ -96,9 +96,9 @@ class RegistrationClient:
         "_handlers",
         "_held",
         "_lock",
+        "_parent",
         "_pending",
         "_preparing",
-        "_quiet",
         "_streams",
         "closed",
     )
@@ -119,7 +119,8 @@ class RegistrationClient:
         self._preparing = False
         self._held: list[_Request] = []
         self._pending: dict[int, _Request] = {}
-        self._quiet = False
+        #: The client that this one, a fetch, works for; it ends with its one outcome.
+        self._parent: RegistrationClient | None = None
         self._contacts = config.contacts
         self.closed = False
 
@@ -189,20 +190,11 @@ class RegistrationClient:
         self._check_open()
         config = self._config._replace(contacts=(), expires=None)
         fetcher = RegistrationClient(self._endpoint, config)
-        fetcher._quiet = True
+        fetcher._parent = self
         if self._fetchers is None:
             self._fetchers = []
-        fetchers = self._fetchers
-        fetchers.append(fetcher)
-        operation = fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
-
-        def done(_: object) -> None:
-            fetcher.close()
-            if fetcher in fetchers:
-                fetchers.remove(fetcher)
-
-        operation.add_done_callback(done)
-        return operation
+        self._fetchers.append(fetcher)
+        return fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
 
     def update_contacts(self, contacts: str | Sequence[str]) -> Operation[None]:
         """Set the contacts from the next request on; dropped ones are removed with it, once."""
@@ -519,7 +511,7 @@ class RegistrationClient:
                 attempts=attempt,
             )
         # A fetch grants nothing; PJSIP reports the default that it would have assumed.
-        expires = None if error else 0 if self._quiet else max(0, record.value[0])
+        expires = None if error else 0 if self._parent else max(0, record.value[0])
         algorithm = _ffi.ALGORITHMS.get(record.value[1], "")
         event = RegState(
             time=EventTime(record.monotonic, record.wall),
@@ -565,7 +557,7 @@ class RegistrationClient:
 
     def _emit(self, event: Event, *, note: bool = True) -> bool:
         """Deliver to whoever wants it; whether anybody did."""
-        if self._quiet:
+        if self._parent is not None:
             return False
         seen = bool(self._handlers)
         if note and self._account is not None and isinstance(event, RegState):
@@ -595,6 +587,9 @@ class RegistrationClient:
             self._held = []
         for fetcher in list(self._fetchers or ()):
             fetcher.close()
+        if self._parent is not None and self._parent._fetchers is not None:
+            with suppress(ValueError):
+                self._parent._fetchers.remove(self)
         self._endpoint._client_closed(self)
         self._engine.receivers.pop(handle, None)
         if handle:
@@ -628,6 +623,8 @@ class RegistrationClient:
             operation = self._pending.pop(request, None)
             if not self._pending:
                 self._pending = {}  # a dict that was never filled holds no table
+        if self._parent is not None:
+            self.close()
         return operation
 
     def __enter__(self) -> RegistrationClient:
