@@ -116,7 +116,6 @@ int pjpy_stop(int timeout_ms);
 int pjpy_running(void);
 int pjpy_set_trace(int on);
 int pjpy_set_started(int on);   /* REG_STARTED events; off: nobody looks */
-int pjpy_set_log_level(int level);
 int pjpy_get_stats(pjpy_stats *stats);
 const char *pjpy_last_assertion(void);
 

@@ -19,7 +19,7 @@ from .message import Binding
 from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport
-from .uri import default_registrar, parse_aor
+from .uri import check_fields, default_registrar, parse_aor
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint, EventStream
@@ -66,14 +66,7 @@ def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountCon
         if options:
             raise ConfigError("give an AccountConfig or its fields, not both")
         return aor
-    for name in options:
-        if name not in _FIELDS:
-            import difflib
-
-            near = difflib.get_close_matches(name, _FIELDS, 1)
-            raise ConfigError(
-                f"unknown field {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
-            )
+    check_fields(options, _FIELDS)
     return AccountConfig(aor=aor, **options)
 
 

@@ -35,7 +35,7 @@ from .events import (
 from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport, check_listen
-from .uri import check_int, check_seconds, check_text
+from .uri import check_fields, check_int, check_seconds, check_text
 
 if TYPE_CHECKING:
     import asyncio
@@ -237,10 +237,7 @@ class Endpoint:
         dispatch: str = "auto",
         **options: Any,
     ) -> None:
-        known = {f.name for f in fields(EndpointConfig)}
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"unknown field {name!r} of EndpointConfig")
+        check_fields(options, [f.name for f in fields(EndpointConfig)])
         if dispatch not in ("auto", "thread", "manual"):
             raise ConfigError("dispatch must be 'auto', 'thread' or 'manual'")
         _refuse_second(self)
@@ -365,14 +362,12 @@ class Endpoint:
             if self._closing:  # somebody else is at it
                 await asyncio.to_thread(self._close_done.wait, 10.0)
             return
-        if network:
-            goodbyes = [asyncio.ensure_future(_quietly(op)) for op in self._goodbyes(timeout)]
-            try:
-                if goodbyes:
-                    await asyncio.wait(goodbyes, timeout=timeout)
-            finally:
-                self._stop(engine, max(1.0, timeout))
-        else:
+        try:
+            goodbyes = self._goodbyes(timeout) if network else []
+            if goodbyes:
+                waits = [asyncio.ensure_future(_quietly(op)) for op in goodbyes]
+                await asyncio.wait(waits, timeout=timeout)
+        finally:
             self._stop(engine, max(1.0, timeout))
         self._raise_pending()
 

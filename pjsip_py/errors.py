@@ -334,9 +334,14 @@ def from_status(status: int, text: str, operation: str = "") -> PjsipError:
     return NativeError(message, status)
 
 
+def _is_tls(status: int, verify_status: int, handshake: bool) -> bool:
+    """TLS failed, not the connection under it, for which the system has a number."""
+    return bool(verify_status) or (handshake and not OS_ERRNO < status < OS_ERRNO_END)
+
+
 def transport_error(status: int, text: str, *, verify_status: int, handshake: bool) -> PjsipError:
     """The exception for the end of a connection; *handshake*: TLS that never got through."""
-    if verify_status or (handshake and not OS_ERRNO < status < OS_ERRNO_END):
+    if _is_tls(status, verify_status, handshake):
         return TlsError(text, status, verify_status)
     error = from_status(status, text)
     return error if isinstance(error, TransportError) else TransportError(text, status)
@@ -368,7 +373,7 @@ def from_outcome(
             cls = WrongPasswordError
     elif not local or code == 408:
         cls = class_of_code(code)
-    elif verify_status or (handshake and not OS_ERRNO < status < OS_ERRNO_END):
+    elif _is_tls(status, verify_status, handshake):
         cls = TlsError
     else:
         cls = class_of_status(status)

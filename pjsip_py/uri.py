@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -73,6 +73,18 @@ def check_text(field: str, value: object, *, maximum: int = MAX_TEXT) -> str:
     if size > maximum:
         raise ConfigError(f"{field} is too long: {size} bytes of at most {maximum}")
     return value
+
+
+def check_fields(given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a field that there is not, and name the one that was perhaps meant."""
+    for name in given:
+        if name not in known:
+            import difflib  # only for who mistypes
+
+            near = difflib.get_close_matches(name, known, 1)
+            raise ConfigError(
+                f"unknown field {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+            )
 
 
 def check_token(field: str, value: object) -> str:

@@ -1011,3 +1011,18 @@ def test_hostile_answers_end_in_typed_outcomes(protocol: str) -> None:
         client = ep.registration(good.uri(), AOR)
         assert client.register().result(5).code == 200
         assert ep.stats()["assertions"] == 0
+
+
+def test_a_refresh_by_name_is_told_from_its_beginning(
+    ep: pjsip.Endpoint, registrar: Registrar
+) -> None:
+    """It starts with the name, on its way out through the resolver, and says so once."""
+    started: list[bool] = []
+    renewed = threading.Event()
+    ep.on(pjsip.RegStarted, lambda event: started.append(event.renewal))
+    client = ep.registration(f"sip:localhost:{registrar.port()}", AOR, expires=1)
+    client.on_reg_state(lambda event: renewed.set() if event.renewal else None)
+    ep.listen("udp", "127.0.0.1")
+    client.register().result(5)
+    assert renewed.wait(5)
+    assert started[:2] == [False, True]

@@ -40,13 +40,6 @@ static struct {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Deadlines count on a clock that nobody sets. */
-#if defined(__APPLE__)
-#define DEADLINE_CLOCK CLOCK_REALTIME
-#else
-#define DEADLINE_CLOCK CLOCK_MONOTONIC
-#endif
-
 /* PJSIP is not fork-safe: the child shares the parent's epoll set and has no
    worker.  It gets an error from every call and touches nothing.  The locks
    are held over the fork, in the order in which the code nests them, so that
@@ -73,14 +66,7 @@ static void after_fork_in_child(void)
 
 static void on_first_start(void)
 {
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, DEADLINE_CLOCK);
-#endif
-    pthread_cond_init(&control.changed, &attr);
-    pthread_condattr_destroy(&attr);
+    condition_open(&control.changed);
     pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
@@ -104,8 +90,7 @@ command *command_new(int kind, const char *text, size_t length)
 /* Its text may hold a password. */
 void command_free(command *cmd)
 {
-    memset(cmd->text, 0, cmd->length);
-    __asm__ __volatile__("" : : "r"(cmd->text) : "memory");
+    wipe(cmd->text, cmd->length);
     free(cmd);
 }
 
@@ -246,10 +231,6 @@ static void run(command *cmd)
     case CMD_RESOLVED: status = transport_command(cmd); break;
     case CMD_TIMER:
     case CMD_TIMER_CANCEL: status = alarm_command(cmd); break;
-    case CMD_LOG_LEVEL:
-        pjpy.log_level = cmd->what;
-        pj_log_set_level(cmd->what);
-        break;
     case CMD_STRERROR: status = strerror_of(cmd, call->out); break;
     case CMD_STATS: status = fill_stats(call->out); break;
     }
@@ -354,12 +335,11 @@ static pj_status_t worker_open(void)
     pj_status_t status;
 
     pjpy.trace = (int)config->trace;
-    pjpy.log_level = (int)config->log_level;
     entropy_open((int)config->seeded, config->seed);
     /* Before pj_init(), or its first lines go to standard output. */
     pj_log_set_log_func(trace_log);
     pj_log_set_decor(PJ_LOG_HAS_SENDER);
-    pj_log_set_level(pjpy.log_level);
+    pj_log_set_level((int)config->log_level);
     status = pj_init();
     if (status != PJ_SUCCESS)
         return status;
@@ -539,13 +519,7 @@ int pjpy_stop(int timeout_ms)
         control.state = STOPPING;
         send(control.wake_write, "", 1, MSG_DONTWAIT);
     }
-    clock_gettime(DEADLINE_CLOCK, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    deadline_in(&until, timeout_ms);
     while (control.state == STOPPING && status == 0)
         status = pthread_cond_timedwait(&control.changed, &control.lock,
                                         &until);
@@ -578,15 +552,6 @@ int pjpy_set_started(int on)
         return control.forked ? PJPY_EFORKED : PJPY_ECLOSED;
     __atomic_store_n(&pjpy.started, on, __ATOMIC_RELAXED);
     return 0;
-}
-
-int pjpy_set_log_level(int level)
-{
-    command *cmd = command_new(CMD_LOG_LEVEL, NULL, 0);
-
-    if (cmd)
-        cmd->what = level;
-    return command_post(cmd);
 }
 
 int pjpy_get_stats(pjpy_stats *stats)

@@ -49,7 +49,6 @@ enum command_kind {
     CMD_RESOLVED,
     CMD_TIMER,
     CMD_TIMER_CANCEL,
-    CMD_LOG_LEVEL,
     CMD_STRERROR,
     CMD_STATS
 };
@@ -110,7 +109,6 @@ typedef struct engine {
     pjsip_module answer;        /* requests that nobody else took */
     int lost;                   /* a connection ended in this turn */
     int trace, started;         /* which events are wanted */
-    int log_level;
     uint64_t late_events;
     map connections;            /* pjsip_transport* -> connection */
     map timers;                 /* request id -> alarm */
@@ -124,6 +122,12 @@ extern engine pjpy;
 /* Calls work while the state is "running" and it cannot change under it. */
 int engine_while_running(int (*work)(void *argument), void *argument);
 
+/* Overwrites, and the compiler may not leave it out. */
+void wipe(void *memory, size_t size);
+/* A condition whose deadlines count on a clock that nobody sets, and such a
+   deadline. */
+void condition_open(pthread_cond_t *condition);
+void deadline_in(struct timespec *deadline, int timeout_ms);
 int64_t clock_monotonic_ns(void);
 int64_t clock_wall_ns(void);
 void entropy_open(int seeded, uint64_t seed);
@@ -186,13 +190,11 @@ void client_free_all(void);
 
 typedef struct transport {
     uint64_t handle;
-    int protocol;
     pjsip_transport *udp;
     pjsip_tpfactory *factory;
 } transport;
 
 typedef struct connection {
-    pjsip_transport *tp;
     int32_t id;
     pj_status_t status; /* why it failed */
     uint32_t verify_status;

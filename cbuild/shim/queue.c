@@ -45,14 +45,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void condition_init(void)
 {
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&queue.arrived, &attr);
-    pthread_condattr_destroy(&attr);
+    condition_open(&queue.arrived);
 }
 
 /* The start of a refresh is one too: its outcome follows, and is not. */
@@ -277,21 +270,6 @@ void queue_fork(int locked)
 }
 
 /* --------------------------------------------------------------- Python */
-
-static void deadline_in(struct timespec *t, int timeout_ms)
-{
-#if defined(__APPLE__)
-    clock_gettime(CLOCK_REALTIME, t);
-#else
-    clock_gettime(CLOCK_MONOTONIC, t);
-#endif
-    t->tv_sec += timeout_ms / 1000;
-    t->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (t->tv_nsec >= 1000000000) {
-        t->tv_sec++;
-        t->tv_nsec -= 1000000000;
-    }
-}
 
 void pjpy_take(void *buffer, size_t size, int timeout_ms, long *taken)
 {

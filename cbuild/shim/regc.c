@@ -198,6 +198,20 @@ static void push_started(pjpy_event *event)
         queue_push(event, NULL, NULL);
 }
 
+/* A sign of life without a request of ours is PJSIP's own refresh. */
+static void note_renewal(client *c)
+{
+    pjpy_event event = { .kind = PJPY_EV_REG_STARTED,
+                         .flags = PJPY_F_RENEWAL,
+                         .handle = c->handle };
+
+    if (c->current || c->renewing)
+        return;
+    c->renewing = 1;
+    start_timer(c, c->refresh_timeout_ms);
+    push_started(&event);
+}
+
 /* ------------------------------------------------- watch over REGISTERs */
 
 client *client_of(const pjsip_msg *msg)
@@ -251,14 +265,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
             return PJSIP_EINVALIDALGORITHM;
         }
     }
-    if (!c->current && !c->renewing) {
-        pjpy_event event = { .kind = PJPY_EV_REG_STARTED,
-                             .flags = PJPY_F_RENEWAL,
-                             .handle = c->handle };
-        c->renewing = 1;
-        start_timer(c, c->refresh_timeout_ms);
-        push_started(&event);
-    }
+    note_renewal(c);
     if (tsx && tsx != c->tsx) {
         forget_tsx(c);
         pj_grp_lock_add_ref(tsx->grp_lock);
@@ -278,10 +285,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
 void client_resolving(client *c, query *q)
 {
     c->query = q;
-    if (!c->current && !c->renewing) {
-        c->renewing = 1;
-        start_timer(c, c->refresh_timeout_ms);
-    }
+    note_renewal(c);
 }
 
 /* ------------------------------------------------------------ creation */
@@ -419,8 +423,7 @@ static void free_text(char *text, size_t length)
 {
     if (!text)
         return;
-    memset(text, 0, length);
-    __asm__ __volatile__("" : : "r"(text) : "memory");
+    wipe(text, length);
     free(text);
 }
 

@@ -144,6 +144,46 @@ const char *pjpy_last_assertion(void)
     return assertion.last;
 }
 
+/* ------------------------------------------------------------- memory */
+
+void wipe(void *memory, size_t size)
+{
+    memset(memory, 0, size);
+    __asm__ __volatile__("" : : "r"(memory) : "memory");
+}
+
+/* ---------------------------------------------------------- deadlines */
+
+/* macOS waits on the wall clock only. */
+#if defined(__APPLE__)
+#define DEADLINE_CLOCK CLOCK_REALTIME
+#else
+#define DEADLINE_CLOCK CLOCK_MONOTONIC
+#endif
+
+void condition_open(pthread_cond_t *condition)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, DEADLINE_CLOCK);
+#endif
+    pthread_cond_init(condition, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void deadline_in(struct timespec *deadline, int timeout_ms)
+{
+    clock_gettime(DEADLINE_CLOCK, deadline);
+    deadline->tv_sec += timeout_ms / 1000;
+    deadline->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (deadline->tv_nsec >= 1000000000) {
+        deadline->tv_sec++;
+        deadline->tv_nsec -= 1000000000;
+    }
+}
+
 /* ------------------------------------------------------------- clocks */
 
 static int64_t clock_ns(clockid_t which)

@@ -106,7 +106,6 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     t = calloc(1, sizeof *t);
     if (!t)
         return PJPY_ENOMEM;
-    t->protocol = cmd->what;
     switch (cmd->what & ~PJPY_PROTOCOL_IPV6) {
     case PJPY_PROTOCOL_UDP:
         status = listen_udp(af, &address, t, &bound, &published);
@@ -233,7 +232,6 @@ connection *connection_for(pjsip_transport *tp)
         c = NULL;
     }
     if (c) {
-        c->tp = tp;
         c->secure = (tp->flag & PJSIP_TRANSPORT_SECURE) != 0;
         connection_ids = connection_ids == INT32_MAX ? 1 : connection_ids + 1;
         c->id = connection_ids;
