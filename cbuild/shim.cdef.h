@@ -30,7 +30,8 @@ enum pjpy_event_kind {
     PJPY_EV_MESSAGE = 6,        /* trace: may be dropped */
     PJPY_EV_LOG = 7,            /* may be dropped */
     PJPY_EV_DROPPED = 8,        /* how many of the two kinds above were lost */
-    PJPY_EV_TIMER = 9           /* pjpy_call_later()'s time has come */
+    PJPY_EV_TIMER = 9,          /* pjpy_call_later()'s time has come */
+    PJPY_EV_PONG = 10           /* a keep-alive was answered */
 };
 
 enum pjpy_event_flag {
@@ -54,10 +55,14 @@ enum pjpy_event_flag {
  *               3 earlier refresh outcomes it stands for   3 local address
  *               4 TLS verify status (PJ_SSL_CERT_E...)
  *               5 next refresh (s from now, -1 none)
+ *               6 Min-Expires of a 423 on the way (s, 0 none)
+ *               7 REGISTERs sent, each answer to a challenge one more
  *  TRANSPORT    0 protocol  1 state  2 connection id       0 local address
  *               4 TLS verify status                        1 remote address
  *                                                          2 reason  3 TLS
  *  RESOLVE      0 protocol  1 port (0: default)            0 host
+ *               (handle: the client that asks, 0: none)
+ *  PONG         2 connection id
  *  MESSAGE      0 protocol                                 0 local  1 remote
  *                                                          2 message
  *  LOG          0 level                                    0 text
@@ -74,7 +79,7 @@ typedef struct pjpy_event {
     int64_t wall_ns;
     int32_t status;             /* pj_status_t, or 0 */
     int32_t code;               /* SIP status code */
-    int32_t value[6];
+    int32_t value[8];
     uint32_t length[4];
 } pjpy_event;
 
@@ -162,8 +167,15 @@ typedef struct pjpy_listening {
 int pjpy_listen(int protocol, const char *host, int port, const pjpy_tls *tls,
                 pjpy_listening *result);
 int pjpy_transport_close(uint64_t handle);
-/* addresses: IP literals, each ended by NUL; none: the name is unknown */
+/* addresses: "host:port" with an IP literal for host, an IPv6 one in
+   brackets, and 0 for the default port; each ended by NUL; none: the name is
+   unknown */
 int pjpy_resolved(uint64_t query, const char *addresses, size_t length);
+/* A keep-alive of two line breaks (RFC 5626, 3.5.1): over a connection, or,
+   with connection 0, from a UDP transport to "host:port". */
+int pjpy_ping(uint64_t transport, int32_t connection, const char *address);
+/* Lets nobody use this connection any more; who does loses it. */
+int pjpy_connection_close(int32_t connection);
 
 /* -------------------------------------------------------- registration */
 
@@ -180,12 +192,15 @@ typedef struct pjpy_registration {
     uint32_t contacts, routes, headers, credentials;
     uint32_t expires;           /* s; UINT32_MAX: no Expires header */
     uint32_t min_algorithm;     /* pjpy_algorithm */
+    uint32_t refresh_margin;    /* s before expiry; UINT32_MAX: a fifth of
+                                   the grant, 5 to 32 s */
     uint64_t transport;         /* handle; 0: any that fits */
 } pjpy_registration;
 
 enum pjpy_request {
     PJPY_REGISTER = 1, PJPY_UNREGISTER = 2, PJPY_UNREGISTER_ALL = 3,
-    PJPY_SET_CONTACTS = 4, PJPY_SET_EXPIRES = 5, PJPY_SET_CREDENTIALS = 6
+    PJPY_SET_CONTACTS = 4, PJPY_SET_EXPIRES = 5, PJPY_SET_CREDENTIALS = 6,
+    PJPY_SET_TRANSPORT = 7
 };
 
 typedef struct pjpy_info {
@@ -204,7 +219,8 @@ int pjpy_client_create(const pjpy_registration *registration,
  * Requests of one client run one at a time, in order.
  * value: REGISTER 1 to refresh on its own; SET_EXPIRES the seconds;
  *        SET_CREDENTIALS the min_algorithm.
- * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_registration.
+ * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_registration;
+ *        SET_TRANSPORT the handle in decimal.
  */
 int pjpy_client_request(uint64_t handle, uint64_t request, int what,
                         uint32_t value, uint32_t timeout_ms,

@@ -35,8 +35,9 @@ def main() -> None:
         account.register()
         if not account.is_registered.wait(timeout=10):
             raise SystemExit("not registered within 10 s")
-    # Leaving the block unregistered the account and freed the sockets.
-    print(account.state)
+        account.unregister().result(timeout=10)
+        print(account.state)
+    # Leaving the block freed the sockets.
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from typing import Any
 
 from . import _ffi, errors
 from ._operation import Operation
-from .account import Account, AccountConfig
+from ._resolve import Query, Resolved, Target
+from .account import Account
+from .account_config import AccountConfig, RegistrarConfig
 from .auth import Credentials
 from .endpoint import Endpoint, EndpointConfig, EventStream
 from .errors import (
@@ -46,10 +48,15 @@ from .errors import (
     WrongPasswordError,
 )
 from .events import (
+    AccountEvent,
+    AccountState,
     CallbackFailed,
+    ContactChanged,
     Event,
     EventsDropped,
     EventTime,
+    GaveUp,
+    RegistrarChanged,
     RegistrationResult,
     RegStarted,
     RegState,
@@ -58,6 +65,7 @@ from .events import (
 )
 from .message import Binding, Headers, Response
 from .regc import RegistrationClient
+from .retry import FAILOVER, RETRY, STOP, RetryPolicy, Verdict
 from .tls import TlsConfig
 from .transport import Transport
 
@@ -74,13 +82,19 @@ def build_info() -> dict[str, Any]:
 
 
 __all__ = [
+    "FAILOVER",
+    "RETRY",
+    "STOP",
     "Account",
     "AccountConfig",
+    "AccountEvent",
+    "AccountState",
     "AuthenticationError",
     "Binding",
     "CallbackFailed",
     "ClosedError",
     "ConfigError",
+    "ContactChanged",
     "Credentials",
     "DowngradeError",
     "Endpoint",
@@ -92,6 +106,7 @@ __all__ = [
     "EventsDropped",
     "ForbiddenError",
     "ForkedError",
+    "GaveUp",
     "GlobalError",
     "Headers",
     "IntervalTooBrief",
@@ -101,23 +116,30 @@ __all__ = [
     "NotFoundError",
     "Operation",
     "PjsipError",
+    "Query",
     "RegStarted",
     "RegState",
+    "RegistrarChanged",
+    "RegistrarConfig",
     "RegistrationClient",
     "RegistrationError",
     "RegistrationResult",
     "RegistrationTimeout",
     "ResolveError",
+    "Resolved",
     "Response",
+    "RetryPolicy",
     "ServerError",
     "SipMessage",
     "StaleNonceError",
+    "Target",
     "TlsConfig",
     "TlsError",
     "Transport",
     "TransportError",
     "TransportState",
     "UnsupportedAlgorithmError",
+    "Verdict",
     "WouldBlockError",
     "WrongPasswordError",
     "__version__",

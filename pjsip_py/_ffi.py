@@ -24,6 +24,7 @@ EV_MESSAGE: int = lib.PJPY_EV_MESSAGE
 EV_LOG: int = lib.PJPY_EV_LOG
 EV_DROPPED: int = lib.PJPY_EV_DROPPED
 EV_TIMER: int = lib.PJPY_EV_TIMER
+EV_PONG: int = lib.PJPY_EV_PONG
 
 F_RENEWAL: int = lib.PJPY_F_RENEWAL
 F_UNREGISTER: int = lib.PJPY_F_UNREGISTER
@@ -40,6 +41,7 @@ UNREGISTER_ALL: int = lib.PJPY_UNREGISTER_ALL
 SET_CONTACTS: int = lib.PJPY_SET_CONTACTS
 SET_EXPIRES: int = lib.PJPY_SET_EXPIRES
 SET_CREDENTIALS: int = lib.PJPY_SET_CREDENTIALS
+SET_TRANSPORT: int = lib.PJPY_SET_TRANSPORT
 
 PROTOCOLS: dict[str, int] = {
     "udp": lib.PJPY_PROTOCOL_UDP,
@@ -70,7 +72,7 @@ ALGORITHM_NUMBERS: dict[str, int] = {name: number for number, name in ALGORITHMS
 NO_EXPIRES = 0xFFFFFFFF
 
 # C's pjpy_event without the strings that follow it.
-_EVENT = struct.Struct("=IHHQQQqqii6i4I")
+_EVENT = struct.Struct("=IHHQQQqqii8i4I")
 assert _EVENT.size == ffi.sizeof("pjpy_event")
 
 _forked = False
@@ -204,10 +206,10 @@ class EventBuffer:
         count = offset = 0
         while offset < taken:
             f = _EVENT.unpack_from(data, offset)
-            a = offset + 96
-            b = a + f[16]
-            c = b + f[17]
-            d = c + f[18]
+            a = offset + _EVENT.size
+            b = a + f[18]
+            c = b + f[19]
+            d = c + f[20]
             record = Record(
                 f[1],
                 f[2],
@@ -218,8 +220,8 @@ class EventBuffer:
                 f[7] / 1e9,
                 f[8],
                 f[9],
-                f[10:16],
-                (data[a:b], data[b:c], data[c:d], data[d : d + f[19]]),
+                f[10:18],
+                (data[a:b], data[b:c], data[c:d], data[d : d + f[21]]),
             )
             offset += f[0]
             if record.seq > self._last:  # else it came through before an interrupt
@@ -297,6 +299,14 @@ def resolved(query: int, addresses: list[str]) -> None:
     lib.pjpy_resolved(query, text, len(text))  # the query may be gone: nobody to tell
 
 
+def ping(transport: int, connection: int, address: str) -> None:
+    lib.pjpy_ping(transport, connection, address.encode())  # gone: its end has been reported
+
+
+def connection_close(connection: int) -> None:
+    lib.pjpy_connection_close(connection)  # gone already: as good
+
+
 # -- registration ---------------------------------------------------------------------------------
 
 
@@ -309,6 +319,7 @@ def client_create(
     credentials: int,
     expires: int,
     min_algorithm: int,
+    refresh_margin: int | None,
     transport: int,
 ) -> int:
     text = ffi.from_buffer(("\0".join(strings) + "\0").encode())
@@ -324,6 +335,7 @@ def client_create(
             credentials,
             expires,
             min_algorithm,
+            0xFFFFFFFF if refresh_margin is None else refresh_margin,
             transport,
         ),
     )

@@ -49,6 +49,7 @@ class RegConfig(NamedTuple):
     contact_params: str
     contact_uri_params: str
     timeout: float | None
+    refresh_margin: int | None  # None: a fifth of the grant
 
 
 def _contact(value: object) -> str:
@@ -105,6 +106,10 @@ def check_expires(value: object) -> int | None:
     return None if value is None else check_int("expires", value, 1, MAX_EXPIRES)
 
 
+def check_margin(value: object) -> int | None:
+    return None if value is None else check_int("refresh_margin", value, 1, 86400)
+
+
 def check_timeout(value: object) -> float | None:
     return None if value is None else check_seconds("timeout", value, 0.01, 3600)
 
@@ -125,6 +130,7 @@ def check_config(
     contact_uri_params: object = "",
     tls: object = None,
     timeout: object = None,
+    refresh_margin: object = None,
 ) -> RegConfig:
     """All arguments of a registration, checked before anything reaches C."""
     server = parse_registrar("registrar", registrar)
@@ -171,6 +177,7 @@ def check_config(
         contact_params=params,
         contact_uri_params=uri_params,
         timeout=check_timeout(timeout),
+        refresh_margin=check_margin(refresh_margin),
     )
 
 

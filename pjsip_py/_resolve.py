@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Host names to addresses, on threads of its own: neither the worker nor an event loop waits."""
+"""Host names to addresses, on threads of its own: neither the worker nor an event loop waits.
+
+The system's resolver is asked, or a hook of the program's.
+"""
 
 from __future__ import annotations
 
@@ -7,84 +10,254 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+from .errors import PJ_ERESOLVE, ConfigError, ResolveError
+from .uri import check_int, check_seconds
 
 _log = logging.getLogger("pjsip_py")
 
-Addresses = list[str]
-Callback = Callable[[Addresses], object]
+
+class Query(NamedTuple):
+    """What a resolver is asked: where do requests to this SIP URI go?"""
+
+    host: str  #: a name; an IPv6 address has no brackets
+    port: int = 0  #: 0: the URI names none
+    protocol: str = ""  #: "udp", "tcp" or "tls"; "": the URI names none
+    secure: bool = False  #: sips: TLS and nothing else
+
+    @property
+    def wanted(self) -> str:
+        """The protocol that an answer must have; "": any."""
+        return "tls" if self.secure else self.protocol
+
+
+class Target(NamedTuple):
+    """An address that requests can go to; the first of several is tried first."""
+
+    address: str  #: an IP address, without brackets
+    port: int = 0  #: 0: the URI's, or else the protocol's default
+    protocol: str = ""  #: "udp", "tcp" or "tls"; "": the URI's
+
+
+class Resolved(NamedTuple):
+    """What a resolver may return in place of targets alone, to have them remembered."""
+
+    targets: Iterable[Target | str]
+    ttl: float = 0.0  #: seconds for which the hook need not be asked again
+
+
+Found: TypeAlias = Resolved | Iterable[Target | str]
+Hook: TypeAlias = Callable[[Query], Found | Awaitable[Found]]
+Callback: TypeAlias = Callable[[list[Target], str], object]
 
 # getaddrinfo() tells no lifetime; this only lets a burst of accounts share one query.
 CACHE_SECONDS = 5.0
-MAX_THREADS = 16
+MAX_CACHE_SECONDS = 86400.0
+MAX_CACHED = 4096
+MAX_TARGETS = 32
+# One name may take for ever, and so takes one of these.
+MAX_THREADS = 128
 
 
 class Resolver:
-    """Calls back with IP addresses in the system's order; with none when the name is unknown.
+    """Calls back with targets in the order of preference, or with none and the reason.
 
-    One query per name is under way at a time, and a slow name takes one of *MAX_THREADS*.
+    One lookup per query is under way at a time, and others with the same query share it.
+
+    :param hook: is called on a thread of the resolver's, and may be a coroutine function.
+    :param run_coroutine: starts a coroutine on a running loop, or returns None if there is none:
+        then it runs on the resolver's thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        hook: Hook | None = None,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Future[Any] | None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if hook is not None and not callable(hook):
+            raise ConfigError(f"resolver must be callable, not {type(hook).__name__}")
+        self._hook = hook or system
+        self._run_coroutine = run_coroutine or (lambda coroutine: None)
+        self._now = now
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Callback]] = {}
-        self._queue: deque[str] = deque()
+        self._waiting: dict[Query, list[Callback]] = {}
+        self._queue: deque[Query] = deque()
         self._threads = 0
-        self._cache: dict[str, tuple[float, Addresses]] = {}
+        self._cache: dict[Query, tuple[float, list[Target]]] = {}
 
-    def lookup(self, host: str, callback: Callback) -> None:
+    def find(self, query: Query, callback: Callback) -> None:
         """May call back at once, on this thread, or later on another."""
+        address = literal(query)
+        if address:
+            callback([address], "")
+            return
         with self._lock:
-            expires, addresses = self._cache.get(host, (0.0, []))
-            if expires <= time.monotonic():
-                waiting = self._waiting.get(host)
-                if waiting is not None:
-                    waiting.append(callback)
-                    return
-                self._waiting[host] = [callback]
-                self._queue.append(host)
-                if self._threads < MAX_THREADS:
-                    thread = threading.Thread(
-                        target=self._run, name="pjsip_py-resolver", daemon=True
-                    )
-                    try:
-                        thread.start()
-                    except RuntimeError:  # no more threads to be had
-                        if self._threads == 0:
-                            self._queue.clear()
-                            self._waiting.clear()
-                            raise
-                    else:
-                        self._threads += 1
+            expires, targets = self._cache.get(query, (0.0, []))
+            if self._now() < expires:
+                reason = ""
+            elif query in self._waiting:
+                self._waiting[query].append(callback)
                 return
-        callback(addresses)
+            else:
+                self._waiting[query] = [callback]
+                self._queue.append(query)
+                if self._start_thread():
+                    return
+                self._queue.remove(query)
+                del self._waiting[query]
+                targets, reason = [], failure(query.host, "there is no thread to be had")
+        callback(list(targets), reason)
 
-    def _run(self) -> None:
+    def lookup(self, host: str, callback: Callable[[list[str]], object]) -> None:
+        """The addresses of :meth:`find` alone."""
+        self.find(Query(host), lambda targets, _: callback([each.address for each in targets]))
+
+    def forget(self) -> None:
+        """Ask anew for every name: the network has changed."""
+        with self._lock:
+            self._cache.clear()
+
+    def _start_thread(self) -> bool:
+        """Whether there is a thread for what has been queued; all that live are busy."""
+        if self._threads < MAX_THREADS:
+            thread = threading.Thread(target=self._work, name="pjsip_py-resolver", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads to be had
+                return self._threads > 0
+            self._threads += 1
+        return True
+
+    def _work(self) -> None:
         while True:
             with self._lock:
                 if not self._queue:
                     self._threads -= 1
                     return
-                host = self._queue.popleft()
-            addresses = query(host)
-            with self._lock:
-                if addresses:
-                    self._cache[host] = (time.monotonic() + CACHE_SECONDS, addresses)
-                callbacks = self._waiting.pop(host)
-            for callback in callbacks:
+                query = self._queue.popleft()
+            self._ask(query).add_done_callback(partial(self._finish, query))
+
+    def _ask(self, query: Query) -> Future[Any]:
+        """What the hook returns or raises; a coroutine on a loop leaves this thread free."""
+        outcome: Future[Any] = Future()
+        try:
+            import inspect  # here and below, off the path of the package's import
+
+            found = self._hook(query)
+            if inspect.iscoroutine(found):
                 try:
-                    callback(addresses)
-                except Exception:
-                    _log.exception("the answer for a host name could not be delivered")
+                    elsewhere = self._run_coroutine(found)
+                except BaseException:
+                    found.close()
+                    raise
+                if elsewhere is not None:
+                    return elsewhere
+                import asyncio
+
+                found = asyncio.run(found)
+            outcome.set_result(found)
+        except BaseException as error:  # SystemExit too: somebody waits for the answer
+            outcome.set_exception(error)
+        return outcome
+
+    def _finish(self, query: Query, outcome: Future[Any]) -> None:
+        targets: list[Target] = []
+        ttl, reason = 0.0, ""
+        try:
+            targets, ttl = checked(query, outcome.result())
+        except ResolveError as error:
+            named = query.host in error.reason
+            reason = error.reason if named else failure(query.host, error.reason)
+            _log.warning("%s", reason)
+        except BaseException as error:
+            why = f"the resolver failed: {type(error).__name__}: {error}"
+            reason = failure(query.host, f"{why:.200}")
+            _log.error("%s", reason, exc_info=error)
+        with self._lock:
+            if ttl > 0:
+                if len(self._cache) >= MAX_CACHED:
+                    self._cache.clear()
+                self._cache[query] = (self._now() + ttl, targets)
+            callbacks = self._waiting.pop(query)
+        for callback in callbacks:
+            try:
+                callback(list(targets), reason)
+            except Exception:
+                _log.exception("the answer for a host name could not be delivered")
 
 
-def query(host: str) -> Addresses:
-    import socket  # here and below, off the path of the package's import
+def failure(host: str, why: str) -> str:
+    return f"host name {host!r} cannot be resolved: {why}"
+
+
+def checked(query: Query, found: object) -> tuple[list[Target], float]:
+    """What a hook returned, complete and without repetitions, and its lifetime.
+
+    :raises ResolveError: there is no target.
+    """
+    ttl: object = 0.0
+    if isinstance(found, Resolved):
+        found, ttl = found
+    if isinstance(found, (str, Target)):
+        found = [found]
+    if not isinstance(found, Iterable):
+        raise TypeError(f"it returned {type(found).__name__}, not targets")
+    targets = [_checked(query, each) for each in islice(found, MAX_TARGETS + 1)]
+    if len(targets) > MAX_TARGETS:
+        _log.warning("host name %r: only the first %d targets count", query.host, MAX_TARGETS)
+        del targets[MAX_TARGETS:]
+    if not targets:
+        raise ResolveError(failure(query.host, "the resolver knows no address"), PJ_ERESOLVE)
+    seconds = check_seconds("ttl", ttl, 0, float("inf"))
+    return list(dict.fromkeys(targets)), min(seconds, MAX_CACHE_SECONDS)
+
+
+def _checked(query: Query, target: object) -> Target:
+    import ipaddress
+
+    if isinstance(target, str):
+        target = Target(target)
+    if not isinstance(target, Target) or not isinstance(target.address, str):
+        raise TypeError(f"{target!r:.100} is no target")
+    address = str(ipaddress.ip_address(target.address)).partition("%")[0]
+    port = check_int("port", target.port, 0, 65535) or query.port
+    if target.protocol not in ("", "udp", "tcp", "tls"):
+        raise ValueError(f"protocol must be udp, tcp or tls, not {target.protocol!r:.100}")
+    if query.wanted and target.protocol not in ("", query.wanted):
+        raise ValueError(f"the URI asks for {query.wanted}, not {target.protocol}")
+    return Target(address, port, target.protocol or query.wanted)
+
+
+def literal(query: Query) -> Target | None:
+    """The target if the host is an IP address already."""
+    try:
+        return _checked(query, query.host)
+    except ValueError:
+        return None
+
+
+def system(question: Query) -> Resolved:
+    """The hook when the program gives none."""
+    return Resolved(query(question.host), CACHE_SECONDS)
+
+
+def query(host: str) -> list[str]:
+    """IP addresses in the system's order."""
+    import socket
 
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError, MemoryError):
-        return []
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ResolveError(failure(host, why), PJ_ERESOLVE) from None
+    except (UnicodeError, MemoryError) as error:
+        raise ResolveError(failure(host, str(error)), PJ_ERESOLVE) from None
     return list(dict.fromkeys(str(item[4][0]).partition("%")[0] for item in found))
 
 

@@ -3,111 +3,98 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from ._flow import Flow, lock
 from ._operation import Operation
-from ._regconfig import RegConfig, check_config
-from .auth import Credentials
-from .errors import ConfigError
-from .events import Event, RegistrationResult, RegStarted, RegState
+from ._regconfig import RegConfig
+from .account_config import FIELDS, AccountConfig
+from .errors import ClosedError, ConfigError, PjsipError
+from .events import (
+    AccountEvent,
+    AccountState,
+    Event,
+    EventTime,
+    RegistrationResult,
+    RegStarted,
+    RegState,
+)
 from .message import Binding
-from .regc import RegistrationClient
-from .tls import TlsConfig
-from .transport import Transport
-from .uri import check_fields, default_registrar, parse_aor
+from .regc import RegistrationClient, result_of
+from .uri import check_fields
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint, EventStream
+    from .endpoint import Endpoint, EventStream, Streams
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountConfig:
-    """Everything that makes an account; checked when it is made.
-
-    :raises InvalidUriError: a URI; :raises ConfigError: any other field, by its name.
-    """
-
-    aor: str  #: address of record, ``sip:user@domain`` (pjsua: ``id``)
-    registrar: str | None = None  #: default: the AOR's domain (pjsua: ``reg_uri``)
-    credentials: Credentials | Sequence[Credentials] = ()
-    expires: int = 300  #: seconds asked for (pjsua: ``reg_timeout``)
-    timeout: float | None = None  #: seconds for one request; default: SIP timer F, 32 s
-    transport: Transport | None = None
-    route: Sequence[str] = ()  #: Route headers (pjsua: ``proxy``)
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] = ()
-    contacts: Sequence[str] | None = None  #: instead of one of our making (``force_contact``)
-    contact_params: Mapping[str, str | None] | str = ""  #: after the Contact's URI
-    contact_uri_params: Mapping[str, str | None] | str = ""  #: inside it (RFC 8599 push)
-    display_name: str = ""
-    from_uri: str | None = None  #: third-party registration: From differs from To
-    tls: TlsConfig | None = None
-    #: The same, checked, as C takes it.
-    _checked: RegConfig = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        options = {name: getattr(self, name) for name in _FIELDS}
-        if self.registrar is None:
-            options["registrar"] = default_registrar(parse_aor("aor", self.aor)).text
-        object.__setattr__(self, "_checked", check_config(**options))
-
-
-_FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)
-# Guards a few assignments of all accounts, thousands of which need not pay for one each.
-_lock = threading.Lock()
-
-
-def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountConfig:
-    if isinstance(aor, AccountConfig):
-        if options:
-            raise ConfigError("give an AccountConfig or its fields, not both")
-        return aor
-    check_fields(options, _FIELDS)
-    return AccountConfig(aor=aor, **options)
+# Of several flows the account shows the best.
+_RANK = (
+    *("registered", "registering", "waiting", "unregistering"),
+    *("failed", "unregistered", "idle", "closed"),
+)
+#: As many of a registrar's Path and Service-Route are kept.
+MAX_ROUTES = 16
+# A change of these alone does not need another regc.
+_POLICY_FIELDS = frozenset(
+    {"retry", "failback", "keep_alive", "pong_timeout", "contact_rewrite", "register_on_add"}
+)
+_LIVE_FIELDS = _POLICY_FIELDS | {"credentials", "expires"}
+# These leave our Contact, and where it is bound, as they are.
+_SAME_BINDING = _LIVE_FIELDS | {
+    *("timeout", "refresh_margin", "headers", "contact_params", "display_name", "from_uri")
+}
 
 
 class Account:
     """One AOR and its registration; made by :meth:`Endpoint.add_account`.
 
-    PJSIP refreshes it shortly before it expires.  A refresh that fails is told (``state`` is then
-    "failed") and not repeated by itself: call :meth:`register` again.
+    PJSIP refreshes it before it expires.  What fails is tried again as ``config.retry`` says, at
+    the next registrar where there are several; a connection that dies is replaced.  ``state`` is
+
+    ============== ============================================================================
+    idle           nothing was asked for yet
+    registering    a REGISTER is under way
+    registered     bound, and refreshed in time
+    waiting        the next attempt is planned, see ``retry_at``
+    failed         given up, see ``error``; :meth:`register` starts anew
+    unregistering  the binding is being removed
+    unregistered   the binding was removed
+    closed         forgotten
+    ============== ============================================================================
 
     Subclass it and override :meth:`on_reg_started` and :meth:`on_reg_state` for the style of
     PJSUA2, or give handlers, or iterate over :meth:`events`.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_endpoint",
-        "_handlers",
-        "_last",
-        "_waiting",
-        "client",
-        "config",
-        "expires_at",
-        "refresh_at",
-        "state",
+        *("__weakref__", "_endpoint", "_flows", "_handlers", "_streams", "_waiting"),
+        *("config", "state"),
     )
 
     def __init__(self, endpoint: Endpoint, config: AccountConfig) -> None:
         self._endpoint = endpoint
         self.config = config
-        self.client = RegistrationClient(endpoint, config._checked, self)
-        #: idle, registering, registered, unregistering, unregistered or failed
+        #: idle, registering, registered, waiting, failed, unregistering, unregistered, closed
         self.state = "idle"
-        #: time.time() at which the binding ends, None without one
-        self.expires_at: float | None = None
-        #: time.time() of the next refresh, None without one
-        self.refresh_at: float | None = None
-        self._last: RegState | None = None
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._waiting: tuple[Operation[RegistrationResult], ...] = ()
+        self._streams: Streams | None = None
+        self._flows = self._make_flows()
         if type(self).on_reg_started is not Account.on_reg_started:
             endpoint._want_started()
+
+    def _make_flows(self) -> tuple[Flow, ...]:
+        outbound = self.config.outbound is not False
+        return tuple(
+            Flow(self, self._flow_configs(n, outbound=outbound), n, outbound)
+            for n in (range(1, self.config._flows() + 1) if outbound else (0,))
+        )
+
+    def _flow_configs(self, reg_id: int, *, outbound: bool) -> tuple[RegConfig, ...]:
+        return self.config._flow_configs(reg_id, outbound)
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -116,70 +103,240 @@ class Account:
         return self.config.aor
 
     @property
+    def client(self) -> RegistrationClient:
+        """The ``pjsip_regc`` at the registrar that serves, or is asked next."""
+        with lock:
+            self._check_open()
+            return self._best.client
+
+    @property
+    def _best(self) -> Flow:
+        return min(self._flows, key=lambda flow: _RANK.index(flow.state))
+
+    @property
     def registrar(self) -> str:
-        return self.client.registrar
+        """The one that serves, or is asked next."""
+        return self._best.registrar
+
+    @property
+    def registrars(self) -> tuple[str, ...]:
+        """All of them, the preferred one first."""
+        return tuple(config.registrar.text for config in self.config._checked)
+
+    @property
+    def flows(self) -> tuple[int, ...]:
+        """The reg-ids that are registered (RFC 5626 §4.2); (0,) without outbound."""
+        return tuple(flow.reg_id for flow in self._flows if self._is_bound(flow))
 
     @property
     def closed(self) -> bool:
-        return self.client.closed
+        return self.state == "closed"
 
     @property
     def registered(self) -> bool:
-        return self.expires_at is not None and self.expires_at > time.time()
+        """Whether there is a binding that has not expired."""
+        return any(map(self._is_bound, self._flows))
+
+    def _is_bound(self, flow: Flow) -> bool:
+        return flow.expires_at is not None and flow.expires_at > flow.clock.wall()
+
+    @property
+    def expires_at(self) -> float | None:
+        """time.time() at which the binding ends, None without one."""
+        return self._best.expires_at
+
+    @property
+    def refresh_at(self) -> float | None:
+        """time.time() of the next refresh, None without one."""
+        return self._best.refresh_at
+
+    @property
+    def retry_at(self) -> float | None:
+        """time.time() of the next attempt, None when none is planned."""
+        flow = self._best
+        at = flow.retry_at
+        return None if at is None else flow.clock.wall() + at - flow.clock.time()
+
+    @property
+    def error(self) -> PjsipError | None:
+        """What the last attempt failed with; None since a success."""
+        return self._best.error
+
+    @property
+    def attempts(self) -> int:
+        """REGISTERs in a row that failed."""
+        return self._best.attempts
+
+    @property
+    def _last(self) -> RegState | None:
+        return self._best.last if self.registered else None
 
     @property
     def binding(self) -> Binding | None:
         """Our own Contact as the registrar listed it last, None when not registered."""
-        if self._last is None or not self.registered:
+        flow, last = self._best, self._last
+        if last is None:
             return None
-        own = {contact.partition("<")[2].partition(">")[0] for contact in self.client.contacts}
-        return next((b for b in self._last.bindings if b.uri in own), None)
+        own = {contact.partition("<")[2].partition(">")[0] for contact in last.client.contacts}
+        found = next((b for b in last.bindings if b.uri in own), None)
+        return found or next((b for b in last.bindings if self._is_own(b, flow)), None)
+
+    def _is_own(self, binding: Binding, flow: Flow) -> bool:
+        """By its instance-id, for a registrar that writes another address into the Contact."""
+        named = binding.params.get("+sip.instance", "").strip("<>")
+        return bool(named) and named in flow.configs[0].contact_params
+
+    @property
+    def instance_id(self) -> str | None:
+        """The URN in ``+sip.instance`` (RFC 5626 §4.1), None when none is sent."""
+        params = self._best.configs[0].contact_params
+        return params.partition('+sip.instance="<')[2].partition(">")[0] or None
+
+    @property
+    def gruu(self) -> str | None:
+        """The public GRUU that the registrar gave us (RFC 5627 §5.1)."""
+        binding = self.binding
+        return binding.params.get("pub-gruu") if binding else None
+
+    @property
+    def temp_gruu(self) -> str | None:
+        """The newest temporary GRUU; each refresh may bring another."""
+        binding = self.binding
+        return binding.params.get("temp-gruu") if binding else None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Path of the registration (RFC 3327), the first sixteen."""
+        last = self._last
+        return last.response.path[:MAX_ROUTES] if last and last.response else ()
+
+    @property
+    def service_route(self) -> tuple[str, ...]:
+        """Service-Route for requests of ours (RFC 3608), the first sixteen."""
+        last = self._last
+        return last.response.service_route[:MAX_ROUTES] if last and last.response else ()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else self.state
-        return f"<{type(self).__name__} {self.aor} {state}>"
+        return f"<{type(self).__name__} {self.aor} {self.state}>"
 
     # -- requests ---------------------------------------------------------------------------------
 
     def register(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
-        """Register, and let PJSIP refresh; see :meth:`RegistrationClient.register`."""
-        return self._ask("registering", self.client.register, timeout)
+        """Register now, and keep registered from then on.
+
+        One attempt: it asks the registrars in turn until one gives a verdict, and the Operation
+        has that.  Later attempts follow as ``config.retry`` says.
+
+        :param timeout: seconds for each request; default: ``config.timeout``.
+        """
+        self._endpoint._check()
+        with lock:
+            self._check_open()
+            return _joined([flow.register(timeout) for flow in self._flows])
 
     def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
-        """Remove our binding and stop refreshing."""
-        return self._ask("unregistering", self.client.unregister, timeout)
+        """Remove our binding, and stop refreshing and retrying."""
+        self._endpoint._check()
+        return self._unregister(timeout)
 
-    def _ask(
-        self,
-        state: str,
-        request: Callable[..., Operation[RegistrationResult]],
-        timeout: float | None,
-    ) -> Operation[RegistrationResult]:
-        before, self.state = self.state, state  # first: the outcome may be faster than the return
-        try:
-            return request(timeout=timeout)
-        except BaseException:
-            self.state = before
-            raise
+    def _unregister(self, timeout: float | None) -> Operation[RegistrationResult]:
+        with lock:
+            self._check_open()
+            return _joined([flow.unregister(timeout) for flow in self._flows])
+
+    def _check_open(self) -> None:
+        if self.state == "closed":
+            raise ClosedError(f"{self!r}")
+
+    def _begin(self) -> None:
+        """``register_on_add``: paced with all the others."""
+        with lock:
+            for flow in self._flows:
+                flow.wanted = True
+                flow.nudge("added")
+
+    def _network_changed(self) -> bool:
+        return True in [flow.network_changed() for flow in self._flows]  # all of them
+
+    def modify(self, **changes: Any) -> Operation[RegistrationResult | None]:
+        """Change fields of the configuration, all or none, while the account lives.
+
+        What has an effect on the registration is registered anew at once, unless the account is
+        idle; a binding at another registrar or with another Contact is removed.  The Operation
+        has the outcome, or None when nothing had to be sent.
+
+        :raises ConfigError, InvalidUriError: and nothing has changed.
+        """
+        self._endpoint._check()
+        check_fields(changes, FIELDS)
+        if changes.get("aor", self.aor) != self.aor:
+            raise ConfigError("aor: an account keeps its AOR; add another account")
+        for one, other in (("registrar", "registrars"), ("registrars", "registrar")):
+            if one in changes and other not in changes:
+                changes[other] = () if other == "registrars" else None
+        config = replace(self.config, **changes)
+        with lock:
+            self._check_open()
+            old, self.config = self.config, config
+            changed = {name for name in FIELDS if getattr(old, name) != getattr(config, name)}
+            if not changed - _POLICY_FIELDS:
+                return self._nothing_to_do()
+            wanted = any(flow.wanted for flow in self._flows)
+            if changed <= _LIVE_FIELDS and config.credentials and config.expires is not None:
+                self._modify_live(changed)
+            else:
+                self._replace_flows(unbind=not changed <= _SAME_BINDING)
+            if not wanted:
+                return self._nothing_to_do()
+            return _joined([flow.register(None) for flow in self._flows])
+
+    def _nothing_to_do(self) -> Operation[Any]:
+        engine = self._endpoint._running_engine()
+        operation: Operation[Any] = Operation(engine, f"modify {self.aor}")
+        operation._finish(None, None)
+        return operation
+
+    def _modify_live(self, changed: set[str]) -> None:
+        for flow in self._flows:
+            flow.configs = self._flow_configs(flow.reg_id, outbound=flow.outbound)
+            for client, config in zip(flow.clients, flow.configs, strict=True):
+                if client is None:
+                    continue
+                if "credentials" in changed:
+                    client._set_credentials(config.credentials)
+                if "expires" in changed and config.expires is not None:
+                    client._set_expires(config.expires)
+
+    def _replace_flows(self, *, unbind: bool) -> None:
+        """New clients; the old ones end, their binding removed where it would be left behind."""
+        for flow in self._flows:
+            serving = flow.client if self._is_bound(flow) else None
+            flow.retire(serving if unbind else None)
+        self._flows = self._make_flows()
+        self._flow_entered("modified")
 
     def wait_registered(self, timeout: float | None = None) -> Any:
-        """Wait until registered: at once if so, else for the next success.
+        """Wait until registered: at once if so, else for the next success, across attempts.
 
         Blocks and returns the :class:`RegistrationResult`; inside a running event loop it
         returns something to ``await`` instead.
 
         :raises TimeoutError: not registered within *timeout* seconds.
+        :raises PjsipError: what the account gave up with.
         """
-        operation: Operation[RegistrationResult] = Operation(
-            self.client._engine, f"wait_registered {self.aor}"
-        )
-        with _lock:
-            self.client._check_open()
-            last = self._last if self.registered else None
-            if last is None:
+        self._endpoint._check()
+        with lock:
+            self._check_open()
+            operation: Operation[RegistrationResult] = Operation(
+                self._endpoint._running_engine(), f"wait_registered {self.aor}"
+            )
+            last = self._last if self.state != "waiting" else None
+            if last is not None:
+                operation._finish(result_of(last), None)
+            elif self.state == "failed":
+                operation._finish(None, self.error)
+            else:
                 self._waiting = (*self._waiting, operation)
-        if last is not None:
-            operation._finish(_result_of(last), None)
         if self._endpoint._in_running_loop():
             return self._await_registered(operation, timeout)
         try:
@@ -194,14 +351,22 @@ class Account:
 
         try:
             return await asyncio.wait_for(_awaited(operation), timeout)
+        except errors.RegistrationTimeout:
+            raise
         except asyncio.TimeoutError:  # TimeoutError itself since Python 3.11
             raise TimeoutError(f"{self.aor} not registered within {timeout:g} s") from None
         finally:
             self._stop_waiting(operation)
 
     def _stop_waiting(self, operation: Operation[RegistrationResult]) -> None:
-        with _lock:
+        with lock:
             self._waiting = tuple(o for o in self._waiting if o is not operation)
+
+    def _end_waiting(self, result: RegistrationResult | None, error: PjsipError | None) -> None:
+        with lock:
+            waiting, self._waiting = self._waiting, ()
+        for operation in waiting:
+            operation._finish(result, error)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -226,41 +391,50 @@ class Account:
 
     def events(self) -> EventStream:
         """This account's events from now on, to iterate over, ``for`` or ``async for``."""
-        return self.client.events()
+        self._endpoint._check()
+        self._check_open()
+        if self._streams is None:
+            self._streams = self._endpoint._new_streams()
+        return self._endpoint._stream(self._streams)
 
-    def _note(self, event: RegState) -> None:
-        now = event.time.wall
-        waiting: tuple[Operation[RegistrationResult], ...] = ()
-        with _lock:
-            if event.cancelled:
-                self.state = "registered" if self.registered else "idle"
-                self.refresh_at = None
-            elif event.error is not None:
-                self.state = "failed"
-                self.refresh_at = None
-            elif event.is_unregister:
-                self.state = "unregistered"
-                self.expires_at = self.refresh_at = None
-            else:
-                self.state = "registered"
-                self._last = event
-                self.expires_at = now + (event.expires or 0)
-                self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
-                waiting, self._waiting = self._waiting, ()
-        for operation in waiting:
-            operation._finish(_result_of(event), None)
-
-    def _call_handlers(self, event: Event) -> bool:
-        """Run hooks and handlers; whether there was any."""
-        if isinstance(event, RegStarted):
+    def _emit(self, event: Event) -> bool:
+        """Deliver to whoever wants it; whether anybody did."""
+        seen = False
+        if isinstance(event, RegState):
+            if event.registered and self._waiting:
+                self._end_waiting(result_of(event), None)
+            handlers = self._handlers
+            if type(self).on_reg_state is not Account.on_reg_state:
+                handlers = (self.on_reg_state, *handlers)
+            for handler in handlers:
+                self._endpoint._call(handler, event)
+            seen = bool(handlers)
+        elif isinstance(event, RegStarted):
             self._endpoint._call(self.on_reg_started, event)
-            return True
-        handlers = self._handlers
-        if type(self).on_reg_state is not Account.on_reg_state:
-            handlers = (self.on_reg_state, *handlers)
-        for handler in handlers:
-            self._endpoint._call(handler, event)
-        return bool(handlers)
+        return self._endpoint._emit(event, self._streams) or seen
+
+    def _post(self, kind: type[AccountEvent], **fields: Any) -> None:
+        """An event of policy's making, in its turn behind those that C has queued."""
+        endpoint = self._endpoint
+        if not endpoint._listens(kind, self._streams):
+            return
+        clock = endpoint._clock
+        event = kind(time=EventTime(clock.time(), clock.wall()), account=self, **fields)
+        with suppress(ClosedError):
+            endpoint._running_engine().call_later(0, lambda: self._emit(event))
+
+    def _flow_entered(self, reason: str) -> None:
+        state = self._best.state if self._flows else self.state
+        previous, self.state = self.state, state
+        if state != previous:
+            self._post(AccountState, state=state, previous=previous, reason=reason)
+
+    def _flow_gave_up(self, error: PjsipError) -> None:
+        if self.state == "failed" and self._waiting:
+            with suppress(ClosedError):
+                self._endpoint._running_engine().call_later(
+                    0, lambda: self._end_waiting(None, error)
+                )
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -269,9 +443,18 @@ class Account:
 
         Safe to call twice, from a handler and from any thread.
         """
-        self.client.close()
+        if self._endpoint._forked():
+            self.state = "closed"  # the parent's locks may be held for ever in this child
+            return
+        with lock:
+            if self.closed:
+                return
+            for flow in self._flows:
+                flow.forget()
         self._endpoint._account_closed(self)
-        with _lock:
+        for stream in list(self._streams or ()):
+            stream.close()
+        with lock:
             waiting, self._waiting = self._waiting, ()
         for operation in waiting:
             operation._finish(None, errors.ClosedError(f"{self!r}"))
@@ -281,12 +464,22 @@ async def _awaited(operation: Operation[RegistrationResult]) -> RegistrationResu
     return await operation
 
 
-def _result_of(event: RegState) -> RegistrationResult:
-    assert event.response is not None
-    return RegistrationResult(
-        code=event.code,
-        reason=event.reason,
-        expires=event.expires or 0,
-        response=event.response,
-        algorithm=event.algorithm,
-    )
+def _joined(operations: list[Any]) -> Operation[Any]:
+    """One Operation for the same request over several flows: a success counts for all."""
+    if len(operations) == 1:
+        only: Operation[Any] = operations[0]
+        return only
+    whole: Operation[Any] = Operation(operations[0]._engine, operations[0].name)
+    left = set(map(id, operations))
+
+    def done(operation: Operation[Any]) -> None:
+        left.discard(id(operation))
+        operation._retrieved = True
+        if operation._error is None:
+            whole._finish(operation._value, None)
+        elif not left:
+            whole._finish(None, operation._error)
+
+    for operation in operations:
+        operation.add_done_callback(done)
+    return whole

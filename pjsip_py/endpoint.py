@@ -9,7 +9,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from types import CoroutineType
@@ -17,10 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
 from . import _ffi, errors
+from ._clock import Clock, EngineClock
 from ._engine import Engine
+from ._flow import lock as _accounts_lock
+from ._keepalive import Paths
+from ._pacing import Pacer
 from ._regconfig import check_config
-from ._resolve import Resolver, local_address_towards
-from .account import Account, AccountConfig, make_config
+from ._resolve import Hook, Resolver, local_address_towards
+from .account import Account
+from .account_config import AccountConfig, make_config
 from .auth import Credentials
 from .errors import ClosedError, ConfigError, EndpointBusyError, ForkedError, PjsipError
 from .events import (
@@ -66,6 +72,10 @@ class EndpointConfig:
     td: float = 32.0  #: timers B, D, F: how long a request waits for its answer
     log_level: int = 3  #: PJSIP's, 0 none to 5 trace, to the logger "pjsip"
     seed: int | None = None  #: makes Call-ID, tags, branches and CSeq follow from it: tests only
+    #: REGISTERs a second that accounts send by themselves, all together; None: no limit.  An
+    #: attempt with credentials counts as two.  A register() of the program's is never held back.
+    register_rate: float | None = 200.0
+    register_burst: int = 100  #: of them at once, after a pause
     trace: bool = False  #: deliver every message as SipMessage
     trace_limit: int = 4 << 20  #: bytes of trace and log records that may wait
     event_limit: int = 64 << 20  #: bytes of outcomes before refreshes of one client are merged
@@ -79,6 +89,9 @@ class EndpointConfig:
         check_int("log_level", self.log_level, 0, 5)
         if self.seed is not None:
             check_int("seed", self.seed, 0, 2**64 - 1)
+        if self.register_rate is not None:
+            check_seconds("register_rate", self.register_rate, 0.01, 1e6)
+        check_int("register_burst", self.register_burst, 2, 10**6)
         check_int("trace_limit", self.trace_limit, 0, 2**32 - 1)
         check_int("event_limit", self.event_limit, 4096, 2**32 - 1)
 
@@ -226,6 +239,9 @@ class Endpoint:
 
     :param config: an :class:`EndpointConfig`; its fields may be given as keywords instead.
     :param strict: raise a handler's exception from the next call, dispatch or close.
+    :param resolver: is asked for the servers behind a host name in place of the system; see
+        ``docs/dns.md``.
+    :param clock: of the accounts' policy, for tests: :class:`pjsip_py.testing.FakeClock`.
     :raises EndpointBusyError: another endpoint is open.
     """
 
@@ -235,6 +251,8 @@ class Endpoint:
         *,
         strict: bool = False,
         dispatch: str = "auto",
+        resolver: Hook | None = None,
+        clock: Clock | None = None,
         **options: Any,
     ) -> None:
         check_fields(options, [f.name for f in fields(EndpointConfig)])
@@ -257,7 +275,9 @@ class Endpoint:
         self._clients: set[RegistrationClient] = set()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
-        self._resolver = Resolver()
+        self._resolver = Resolver(resolver, self._run_coroutine)
+        self._clock: Clock = clock or EngineClock()
+        self._start_policy()
         self._started_wanted = False
         self._local_addresses: dict[str, tuple[str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -286,6 +306,8 @@ class Endpoint:
                 _open_endpoint = self
             if self._started_wanted:
                 _ffi.want_started()
+            self._clock.attach(engine)
+            self._start_policy()
             self._engine, self._was_open = engine, True
             if mode == "thread":
                 engine.drive_by_thread()
@@ -302,6 +324,27 @@ class Endpoint:
         self.open()
         assert self._engine is not None
         return self._engine
+
+    def _start_policy(self) -> None:
+        rate, burst = self.config.register_rate, self.config.register_burst
+        self._pacer = Pacer(rate, burst, self._clock, _accounts_lock)
+        self._paths = Paths(self._clock, _accounts_lock)
+
+    def _running_engine(self) -> Engine:
+        """:raises ClosedError: the endpoint is closed."""
+        engine = self._engine
+        if engine is None:
+            raise ClosedError("the endpoint is closed")
+        return engine
+
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any] | None:
+        """On the loop that drives the endpoint; None without one."""
+        loop = self._engine.loop if self._engine else None
+        if loop is None or loop.is_closed():
+            return None
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
     @property
     def closed(self) -> bool:
@@ -372,11 +415,14 @@ class Endpoint:
         self._raise_pending()
 
     def _goodbyes(self, timeout: float) -> list[Any]:
-        return [
-            account.unregister(timeout=max(0.01, timeout))
-            for account in list(self._accounts.values())
-            if not account.closed and (account.registered or account.state == "registering")
-        ]
+        operations = []
+        for account in list(self._accounts.values()):
+            if account.registered or account.state == "registering":
+                with suppress(ClosedError):
+                    operations.append(account._unregister(max(0.01, timeout)))
+            else:
+                account.close()
+        return operations
 
     def _stop(self, engine: Engine, timeout: float) -> None:
         stopped = False
@@ -393,6 +439,8 @@ class Endpoint:
         self._engine = None
         for account in list(self._accounts.values()):
             account.close()
+        with _accounts_lock:
+            self._paths.close()
         for client in list(self._clients):
             client._orphan()
         self._clients.clear()
@@ -551,6 +599,7 @@ class Endpoint:
         contact_uri_params: Any = "",
         tls: TlsConfig | None = None,
         timeout: float | None = None,
+        refresh_margin: int | None = 5,
     ) -> RegistrationClient:
         """A client registration, ``pjsip_regc``; nothing is sent yet.
 
@@ -561,6 +610,8 @@ class Endpoint:
         :param expires: seconds, 1 to 2**31-1; None sends no Expires header.
         :param route: Route headers, the first is where requests go.
         :param timeout: seconds for one request; default: SIP timer F.
+        :param refresh_margin: seconds before expiry to refresh, PJSIP's default; None: a fifth of
+            the grant, 5 to 32.
         :raises InvalidUriError, ConfigError: a bad argument, before anything is sent.
         """
         config = check_config(
@@ -578,6 +629,7 @@ class Endpoint:
             contact_uri_params=contact_uri_params,
             tls=tls,
             timeout=timeout,
+            refresh_margin=refresh_margin,
         )
         self._engine_open()
         client = RegistrationClient(self, config)
@@ -599,12 +651,29 @@ class Endpoint:
         self._engine_open()
         account = cls(self, config)
         self._accounts[id(account)] = account
-        self._clients.add(account.client)
+        if config.register_on_add:
+            account._begin()
         return account
 
     @property
     def accounts(self) -> tuple[Account, ...]:
         return tuple(self._accounts.values())
+
+    def network_changed(self) -> int:
+        """Tell that the machine's addresses or routes are others now.
+
+        Connections are given up, names are resolved anew, and every account that is to be
+        registered registers again from the address that the routing table now has, paced; its old
+        Contact is removed on the way.  Returns how many accounts that is.
+        """
+        self._check()
+        self._running_engine()
+        self._local_addresses.clear()
+        self._resolver.forget()
+        with _accounts_lock:
+            for connection in self._paths.connections():
+                _ffi.connection_close(connection)
+            return sum(account._network_changed() for account in list(self._accounts.values()))
 
     def _client_closed(self, client: RegistrationClient) -> None:
         self._clients.discard(client)
@@ -644,6 +713,12 @@ class Endpoint:
     def _check_handler(self, handler: object) -> None:
         if not callable(handler):
             raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
+
+    def _listens(self, kind: type[Event], streams: Streams | None) -> bool:
+        """Whether anybody would get an event of this class."""
+        if any(issubclass(kind, wanted) for wanted in tuple(self._handlers)):
+            return True
+        return any(True for each in (streams, self._streams) if each for _ in each)
 
     def _emit(self, event: Event, streams: Streams | None = None) -> bool:
         seen = False
@@ -713,10 +788,17 @@ class Endpoint:
     def _receive(self, record: _ffi.Record) -> None:
         when = EventTime(record.monotonic, record.wall)
         if record.kind == _ffi.EV_RESOLVE:
-            host, query = _ffi.text_of(record.text[0]), record.request
-            self._resolver.lookup(host, lambda found: _ffi.resolved(query, found))
+            _ffi.resolved(record.request, [])  # no client of ours asks: nothing to send
         elif record.kind == _ffi.EV_TRANSPORT:
-            self._emit(_transport_state(record, when))
+            event = _transport_state(record, when)
+            if event.state in ("disconnected", "shutdown"):
+                with _accounts_lock:
+                    for flow in self._paths.lost(event.connection):
+                        flow.lost()
+            self._emit(event)
+        elif record.kind == _ffi.EV_PONG:
+            with _accounts_lock:
+                self._paths.ponged(record.value[2])
         elif record.kind == _ffi.EV_MESSAGE:
             self._emit(
                 SipMessage(
@@ -755,6 +837,9 @@ class Endpoint:
         delivered = engine.dispatch(timeout) if engine.pumped_by_caller() else 0
         self._raise_pending()
         return delivered
+
+    def _forked(self) -> bool:
+        return _ffi.forked()
 
     def _in_running_loop(self) -> bool:
         engine = self._engine

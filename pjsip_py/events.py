@@ -77,6 +77,14 @@ class RegState(Event):
     local_address: str = ""
     #: Earlier refresh outcomes this one stands for, because nobody took them in time.
     merged: int = 0
+    #: Asked while the account was served elsewhere, to see whether this registrar is back.
+    probe: bool = False
+    #: Number of the flow (RFC 5626 §4.2), 0 without outbound.
+    reg_id: int = 0
+    #: Seconds that a 423 on the way insisted on; PJSIP then asked for those (RFC 3261 §10.2.8).
+    min_expires: int | None = None
+    #: REGISTERs that it took, each answer to a challenge being one more.
+    requests: int = 1
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
@@ -88,6 +96,57 @@ class RegState(Event):
     @property
     def registered(self) -> bool:
         return self.error is None and not self.is_unregister
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEvent(Event):
+    """What the policy of an account does; the next four."""
+
+    account: Account = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountState(AccountEvent):
+    """An account went from one state to another; see ``docs/accounts.md`` for the drawing."""
+
+    state: str
+    previous: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrarChanged(AccountEvent):
+    """Another registrar serves the account now: a failure's doing, or the way back home."""
+
+    previous: str
+    registrar: str
+    #: "failover" or "home"
+    reason: str
+    #: What the previous one failed with, on a failover.
+    error: PjsipError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactChanged(AccountEvent):
+    """The registrar sees us at another address than our Contact said; it is registered anew."""
+
+    previous: str
+    contact: str
+    #: Our own address and port.
+    local: str
+    #: The same as the registrar sees it (RFC 3581).
+    mapped: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaveUp(AccountEvent):
+    """The account will not try again by itself; :meth:`Account.register` makes it."""
+
+    error: PjsipError
+    #: REGISTERs in a row that failed.
+    attempts: int
+    #: What a person can do about it.
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

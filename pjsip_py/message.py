@@ -241,6 +241,11 @@ class Response:
         return _int(self.headers.get("Min-Expires"))
 
     @property
+    def flow_timer(self) -> int | None:
+        """Flow-Timer in seconds: how often the path wants to be kept alive (RFC 5626 §10.5)."""
+        return _int(self.headers.get("Flow-Timer"))
+
+    @property
     def stale(self) -> bool:
         """Whether a challenge says that only the nonce was too old (RFC 7616 §3.3)."""
         challenges = self.headers.get_all("WWW-Authenticate")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
@@ -20,15 +21,17 @@ from ._regconfig import (
     check_timeout,
     name_addr,
 )
+from ._resolve import Query, Target
 from .auth import Credentials, check_credentials, credential_strings, min_algorithm
 from .errors import ClosedError, ConfigError
-from .events import Event, EventTime, RegistrationResult, RegStarted, RegState
+from .events import EventTime, RegistrationResult, RegStarted, RegState
 from .message import Response
 from .transport import Transport
 from .uri import check_int, check_text, host_port
 
 if TYPE_CHECKING:
     from ._engine import Engine
+    from ._flow import Flow
     from .account import Account
     from .endpoint import Endpoint, EventStream, Streams
 
@@ -40,7 +43,10 @@ _CANCELLED = errors.RegistrationError(487, "cancelled", local=True)
 class _Request(Operation[Any]):
     """One call of the user's, until its outcome."""
 
-    __slots__ = ("_client", "alarm", "count", "strings", "timeout", "value", "what")
+    __slots__ = (
+        *("_client", "alarm", "count", "strings", "timeout", "value", "what"),
+        *("automatic", "cancel_asked", "index", "probe", "sent", "tried"),
+    )
 
     def __init__(
         self,
@@ -60,12 +66,20 @@ class _Request(Operation[Any]):
         self.strings = strings
         self.count = count
         self.alarm = 0  # of Engine.call_later(), while it is held
+        # Of an account's request: see Walk in _keeper.py.
+        self.index = self.tried = 0
+        self.probe = self.automatic = self.cancel_asked = self.sent = False
 
     @property
     def name(self) -> str:
         return f"{self._name} {self._client.aor}"
 
     def _ask_cancel(self) -> None:
+        self.cancel_asked = True
+        self._client._cancel(self)
+
+    def stop(self) -> None:
+        """End what is on its way, not the request: its account sends it again."""
         self._client._cancel(self)
 
 
@@ -85,13 +99,14 @@ class RegistrationClient:
 
     __slots__ = (
         "__weakref__",
-        "_account",
+        "_address",
         "_attempt",
         "_config",
         "_contacts",
         "_endpoint",
         "_engine",
         "_fetchers",
+        "_flow",
         "_handle",
         "_handlers",
         "_held",
@@ -100,16 +115,17 @@ class RegistrationClient:
         "_pending",
         "_preparing",
         "_streams",
+        "_target",
+        "_targets",
         "closed",
+        "transport",
     )
 
-    def __init__(
-        self, endpoint: Endpoint, config: RegConfig, account: Account | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, config: RegConfig, flow: Flow | None = None) -> None:
         self._endpoint = endpoint
-        self._engine: Engine = endpoint._engine_open()
+        self._engine: Engine = endpoint._running_engine()
         self._config = config
-        self._account = account
+        self._flow = flow  # of the account that it works for
         self._handle = 0
         self._attempt = 1
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
@@ -122,6 +138,12 @@ class RegistrationClient:
         #: The client that this one, a fetch, works for; it ends with its one outcome.
         self._parent: RegistrationClient | None = None
         self._contacts = config.contacts
+        #: The transport chosen; None before the first request.
+        self.transport: Transport | None = None
+        # Servers behind the registrar's name, and the one that an account asks (RFC 3263 §4).
+        self._targets: list[Target] = []
+        self._target = 0
+        self._address = ""  # of the registrar, when the transport was chosen
         self.closed = False
 
     # -- what it is -------------------------------------------------------------------------------
@@ -198,6 +220,7 @@ class RegistrationClient:
 
     def update_contacts(self, contacts: str | Sequence[str]) -> Operation[None]:
         """Set the contacts from the next request on; dropped ones are removed with it, once."""
+        self._check_open()
         listed = check_contacts(contacts)
         self._contacts = listed
         return self._request(
@@ -206,9 +229,12 @@ class RegistrationClient:
 
     def update_expires(self, expires: int) -> Operation[None]:
         """Set the expiry (s) asked for from the next request on."""
-        value = check_int("expires", expires, 1, MAX_EXPIRES)
+        self._check_open()
+        return self._set_expires(check_int("expires", expires, 1, MAX_EXPIRES))
+
+    def _set_expires(self, value: int) -> Operation[None]:
         self._config = self._config._replace(expires=value)
-        return self._request("update_expires", _ffi.SET_EXPIRES, value)
+        return self._submit(self._new_request("update_expires", _ffi.SET_EXPIRES, value))
 
     def set_credentials(self, credentials: Credentials | Iterable[Credentials]) -> Operation[None]:
         """Set the credentials from the next request on (``pjsip_regc_set_credentials``)."""
@@ -217,16 +243,18 @@ class RegistrationClient:
         checked = check_credentials(credentials)
         if not checked:
             raise ConfigError("set_credentials: at least one")
+        self._check_open()
+        return self._set_credentials(checked)
+
+    def _set_credentials(self, checked: tuple[Credentials, ...]) -> Operation[None]:
         self._config = self._config._replace(credentials=checked)
         items = credential_strings(checked)
         strings = [text for item in items for text in item]
-        return self._request(
-            "set_credentials",
-            _ffi.SET_CREDENTIALS,
-            min_algorithm(checked),
-            strings=strings,
-            count=len(items),
+        least = min_algorithm(checked)
+        request = self._new_request(
+            "set_credentials", _ffi.SET_CREDENTIALS, least, None, strings, len(items)
         )
+        return self._submit(request)
 
     def _check_open(self) -> None:
         self._endpoint._check()
@@ -243,8 +271,22 @@ class RegistrationClient:
         count: int = 0,
     ) -> Operation[Any]:
         self._check_open()
+        return self._submit(self._new_request(name, what, value, timeout, strings, count))
+
+    def _new_request(
+        self,
+        name: str,
+        what: int,
+        value: int = 0,
+        timeout: float | None = None,
+        strings: list[str] | None = None,
+        count: int = 0,
+    ) -> _Request:
         bound = check_timeout(timeout) or self._config.timeout
-        request = _Request(self, name, what, value, bound, strings, count)
+        return _Request(self, name, what, value, bound, strings, count)
+
+    def _submit(self, request: _Request) -> _Request:
+        """:raises ClosedError: the client is closed."""
         first = False
         with self._lock:
             if self.closed:
@@ -296,23 +338,52 @@ class RegistrationClient:
         hop = self._config.next_hop
         transport = self._config.transport
         if hop.is_address or (transport is not None and not transport.is_wildcard):
-            self._create(hop.host)
+            self._create(hop.host, hop.transport)
             return
         engine = self._engine
 
-        def found(addresses: list[str]) -> None:
+        def found(targets: list[Target], reason: str) -> None:
             with suppress(ClosedError):  # then nobody waits any more
-                engine.call_later(0, lambda: self._resolved(addresses))
+                engine.call_later(0, lambda: self._resolved(targets, reason))
 
-        self._endpoint._resolver.lookup(hop.host, found)
+        self._endpoint._resolver.find(self._query(), found)
 
-    def _resolved(self, addresses: list[str]) -> None:
-        if addresses:
-            self._create(addresses[0])
+    def _query(self) -> Query:
+        """What RFC 3263 asks of the registrar's URI, or of the first route's."""
+        hop, transport = self._config.next_hop, self.transport or self._config.transport
+        named = transport.protocol if transport else hop.params.get("transport", "").lower()
+        secure = hop.scheme == "sips"
+        if secure and named == "tcp":
+            named = "tls"  # RFC 3261 §26.2.2: it names what is below TLS
+        return Query(hop.host, hop.port, named, secure)
+
+    def _resolved(self, targets: list[Target], reason: str) -> None:
+        if targets:
+            protocol = targets[0].protocol or self._config.next_hop.transport
+            self._targets = [t for t in targets if (t.protocol or protocol) == protocol]
+            self._create(targets[0].address, protocol)
         else:
             host = self._config.next_hop.host
-            reason = f"host name {host!r} cannot be resolved"
+            reason = f"host name {host!r} cannot be resolved" + (f": {reason}" if reason else "")
             self._fail_held(errors.ResolveError(reason, errors.PJ_ERESOLVE))
+
+    def _answer(self, query: int) -> None:
+        """PJSIP is about to send and asks for the registrar's address."""
+        transport = self.transport
+
+        def found(targets: list[Target], reason: str) -> None:
+            protocol = transport.protocol if transport else ""
+            fit = [t for t in targets if t.protocol in ("", protocol)]
+            if self._flow is not None and fit:
+                # One at a time: which of them is next is the account's to decide, and it stays
+                # with the one that serves as long as the name stands for it.
+                now = self._targets[self._target] if self._target < len(self._targets) else None
+                if now not in fit:
+                    self._targets, self._target = fit, 0
+                fit = [self._targets[self._target]]
+            _ffi.resolved(query, [host_port(t.address, t.port) for t in fit])
+
+        self._endpoint._resolver.find(self._query(), found)
 
     def _bound_held(self, request: _Request) -> None:
         """End *request* in time even while the name is being resolved."""
@@ -330,14 +401,16 @@ class RegistrationClient:
         seconds = request.timeout or self._endpoint._request_deadline
         request.alarm = self._engine.call_later(seconds, expired)
 
-    def _create(self, address: str) -> None:
+    def _create(self, address: str, protocol: str) -> None:
         try:
             config = self._config
             chosen = config.transport or self._endpoint._transport_for(
-                config.next_hop.transport, address, config.tls
+                protocol, address, config.tls
             )
+            self._address = address
             if self._contacts is None:
-                self._contacts = (self._own_contact(chosen, address),)
+                host = self._endpoint._local_address(address) if chosen.is_wildcard else chosen.host
+                self._contacts = (self._own_contact(chosen, host, chosen.port),)
             handle = self._create_native(config, chosen)
         except OSError as error:
             status = errors.OS_ERRNO + (error.errno or 0)
@@ -354,12 +427,14 @@ class RegistrationClient:
                     return
                 self._engine.receivers[handle] = self
                 self._handle = handle
+                self.transport = chosen
                 held, self._held, self._preparing = self._held, [], False
                 for request in held:
                     self._post(request)
             for request in held:
                 if request.alarm:
                     self._engine.call_cancel(request.alarm)
+                    request.alarm = 0
 
     def _create_native(self, config: RegConfig, transport: Transport) -> int:
         contacts = self._contacts or ()
@@ -381,19 +456,36 @@ class RegistrationClient:
             credentials=len(credentials),
             expires=_ffi.NO_EXPIRES if config.expires is None else config.expires,
             min_algorithm=min_algorithm(config.credentials),
+            refresh_margin=config.refresh_margin,
             transport=transport.handle(),
         )
 
-    def _own_contact(self, transport: Transport, towards: str) -> str:
-        host = self._endpoint._local_address(towards) if transport.is_wildcard else transport.host
+    def _own_contact(self, transport: Transport, host: str, port: int) -> str:
         config = self._config
         scheme = "sips" if config.registrar.scheme == "sips" else "sip"
-        uri = f"{scheme}:{config.aor.user}@{host_port(host, transport.port)}"
+        uri = f"{scheme}:{config.aor.user}@{host_port(host, port)}"
         if transport.protocol != "udp":
             # sips: says TLS by itself; its transport is then the one below TLS (RFC 3261 §26.2.2).
             uri += ";transport=" + ("tcp" if scheme == "sips" else transport.protocol)
         contact = f"<{uri}{config.contact_uri_params}>{config.contact_params}"
         return check_text("contact", contact, maximum=MAX_CONTACT - 1)
+
+    def _move(self, transport: Transport, host: str, port: int) -> None:
+        """From the next request on: by this transport, and with a Contact at this address.
+
+        The contact before is removed with that request; Call-ID, CSeq and nonce stay.
+        """
+        contact = self._own_contact(transport, host, port)
+        if transport is not self.transport:
+            strings = [str(transport.handle())]
+            self._quiet("move", _ffi.SET_TRANSPORT, strings, 1)
+            self.transport = transport
+        if (contact,) != self._contacts:
+            self._contacts = (contact,)
+            self._quiet("move", _ffi.SET_CONTACTS, [contact], 1)
+
+    def _quiet(self, name: str, what: int, strings: list[str], count: int) -> None:
+        self._submit(self._new_request(name, what, 0, None, strings, count))
 
     def _fail_held(self, error: errors.PjsipError) -> None:
         """Nothing could be sent: every request so far ends with *error*."""
@@ -410,16 +502,8 @@ class RegistrationClient:
             self._engine.call_later(0, lambda: self._deliver_failure(request, error))
 
     def _deliver_failure(self, request: _Request, error: errors.PjsipError) -> None:
-        operation = self._take(request.request)
-        if operation is None:
-            return  # the client was closed meanwhile
-        event = self._local_state(request, error)
-        self._attempt += 1
-        try:
-            if request.what <= _ffi.UNREGISTER_ALL:
-                operation._retrieved = self._emit(event)
-        finally:
-            operation._finish(None, error)
+        if self._take(request.request) is not None:  # else the client was closed meanwhile
+            self._conclude(self._local_state(request, error), request)
 
     def _local_state(self, request: _Request, error: errors.PjsipError) -> RegState:
         return RegState(
@@ -431,10 +515,37 @@ class RegistrationClient:
             is_unregister=request.what in (_ffi.UNREGISTER, _ffi.UNREGISTER_ALL),
             local=True,
             registrar=self.registrar,
-            attempt=self._attempt,
+            attempt=self._attempt_number(),
             error=error,
             cancelled=error is _CANCELLED,
+            probe=request.probe,
+            reg_id=self._flow.reg_id if self._flow else 0,
+            requests=0,
         )
+
+    @property
+    def _account(self) -> Account | None:
+        return self._flow.account if self._flow is not None else None
+
+    def _attempt_number(self) -> int:
+        return self._attempt if self._flow is None else self._flow.attempts + 1
+
+    def _conclude(self, event: RegState, request: _Request | None) -> None:
+        """Tell the outcome, then end the request; an account may send it on instead."""
+        flow = self._flow
+        ended = True
+        if flow is not None:
+            retry_in, ended = flow.concluded(self, event, request)
+            if retry_in is not None:
+                event = replace(event, retry_in=retry_in)
+        if not event.cancelled:
+            self._attempt = self._attempt + 1 if event.error else 1
+        seen = False
+        try:
+            seen = self._emit(event)
+        finally:
+            if ended:
+                _end_request(event, request, seen)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -456,6 +567,8 @@ class RegistrationClient:
             self._receive_outcome(record)
         elif record.kind == _ffi.EV_DONE:
             self._receive_done(record)
+        elif record.kind == _ffi.EV_RESOLVE:
+            self._answer(record.request)
         elif record.kind == _ffi.EV_REG_STARTED:
             self._emit(
                 RegStarted(
@@ -481,16 +594,19 @@ class RegistrationClient:
 
     def _cancelled(self, request: _Request) -> None:
         """Nothing was sent, so nothing has changed; its one RegState says so."""
+        if self._take(request.request) is None:
+            return
         if request.what <= _ffi.UNREGISTER_ALL:
-            self._emit(self._local_state(request, _CANCELLED), note=False)
-        self._finish(request.request, None, CancelledError())
+            self._conclude(self._local_state(request, _CANCELLED), request)
+        else:
+            request._finish(None, CancelledError())
 
     def _receive_outcome(self, record: _ffi.Record) -> None:
         flags = record.flags
         raw = record.text[1]
         response = Response(raw, _ffi.text_of(record.text[2])) if raw else None
         reason = _ffi.text_of(record.text[0])
-        attempt = self._attempt
+        attempt = self._attempt_number()
         error: errors.PjsipError | None = None
         cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
         if cancelled:
@@ -510,9 +626,10 @@ class RegistrationClient:
                 handshake=bool(flags & _ffi.F_HANDSHAKE),
                 attempts=attempt,
             )
+        # Taken out first: a handler that closes the client must not undo what the wire said.
+        request = self._take(record.request) if record.request else None
         # A fetch grants nothing; PJSIP reports the default that it would have assumed.
         expires = None if error else 0 if self._parent else max(0, record.value[0])
-        algorithm = _ffi.ALGORITHMS.get(record.value[1], "")
         event = RegState(
             time=EventTime(record.monotonic, record.wall),
             seq=record.seq,
@@ -528,46 +645,29 @@ class RegistrationClient:
             attempt=attempt,
             refresh_in=None if error or record.value[5] < 0 else record.value[5],
             registrar=self.registrar,
-            algorithm=algorithm,
+            algorithm=_ffi.ALGORITHMS.get(record.value[1], ""),
             error=error,
             cancelled=cancelled,
             connection=record.value[2],
             local_address=_ffi.text_of(record.text[3]),
             merged=record.value[3],
+            probe=request is not None and request.probe,
+            reg_id=self._flow.reg_id if self._flow is not None else 0,
+            min_expires=record.value[6] or None,
+            requests=record.value[7],
         )
-        self._attempt = attempt + 1 if error else 1
-        # Taken out first: a handler that closes the client must not undo what the wire said.
-        operation = self._take(record.request) if record.request else None
-        seen = False
-        try:
-            seen = self._emit(event)
-        finally:
-            if operation is not None:
-                operation._retrieved = seen
-                result = None
-                if error is None and response is not None:
-                    result = RegistrationResult(
-                        code=record.code,
-                        reason=reason,
-                        expires=expires or 0,
-                        response=response,
-                        algorithm=algorithm,
-                    )
-                operation._finish(result, CancelledError() if cancelled else error)
+        self._conclude(event, request)
 
-    def _emit(self, event: Event, *, note: bool = True) -> bool:
+    def _emit(self, event: RegState | RegStarted) -> bool:
         """Deliver to whoever wants it; whether anybody did."""
         if self._parent is not None:
             return False
-        seen = bool(self._handlers)
-        if note and self._account is not None and isinstance(event, RegState):
-            self._account._note(event)
+        if self._flow is not None:
+            return self._flow.account._emit(event)
         if isinstance(event, RegState):
             for handler in self._handlers:
                 self._endpoint._call(handler, event)
-        if self._account is not None:
-            seen |= self._account._call_handlers(event)
-        return self._endpoint._emit(event, self._streams) or seen
+        return self._endpoint._emit(event, self._streams) or bool(self._handlers)
 
     # -- end --------------------------------------------------------------------------------------
 
@@ -632,3 +732,24 @@ class RegistrationClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end_request(event: RegState, request: _Request | None, seen: bool) -> None:
+    if request is None:
+        return
+    request._retrieved = seen or request.automatic
+    if event.error is None:
+        request._finish(result_of(event), None)
+    else:
+        request._finish(None, CancelledError() if event.cancelled else event.error)
+
+
+def result_of(event: RegState) -> RegistrationResult:
+    assert event.response is not None
+    return RegistrationResult(
+        code=event.code,
+        reason=event.reason,
+        expires=event.expires or 0,
+        response=event.response,
+        algorithm=event.algorithm,
+    )

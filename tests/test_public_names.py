@@ -23,11 +23,14 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 NAMES = {
     "Account",
     "AccountConfig",
+    "AccountEvent",
+    "AccountState",
     "AuthenticationError",
     "Binding",
     "CallbackFailed",
     "ClosedError",
     "ConfigError",
+    "ContactChanged",
     "Credentials",
     "DowngradeError",
     "Endpoint",
@@ -37,8 +40,10 @@ NAMES = {
     "EventStream",
     "EventTime",
     "EventsDropped",
+    "FAILOVER",
     "ForbiddenError",
     "ForkedError",
+    "GaveUp",
     "GlobalError",
     "Headers",
     "IntervalTooBrief",
@@ -48,23 +53,32 @@ NAMES = {
     "NotFoundError",
     "Operation",
     "PjsipError",
+    "Query",
+    "RETRY",
     "RegStarted",
     "RegState",
+    "RegistrarChanged",
+    "RegistrarConfig",
     "RegistrationClient",
     "RegistrationError",
     "RegistrationResult",
     "RegistrationTimeout",
     "ResolveError",
+    "Resolved",
     "Response",
+    "RetryPolicy",
+    "STOP",
     "ServerError",
     "SipMessage",
     "StaleNonceError",
+    "Target",
     "TlsConfig",
     "TlsError",
     "Transport",
     "TransportError",
     "TransportState",
     "UnsupportedAlgorithmError",
+    "Verdict",
     "WouldBlockError",
     "WrongPasswordError",
     "__version__",
@@ -73,27 +87,28 @@ NAMES = {
 }
 
 MEMBERS = {
-    "Endpoint": """accounts aclose add_account callback_errors close closed config dispatch events
-        fileno listen on open registration stats strict trace transports""",
-    "RegistrationClient": """aor close closed contacts events expires fetch_bindings info
-        on_reg_state register registrar set_credentials unregister unregister_all update_contacts
+    "Endpoint": """accounts aclose add_account callback_errors close closed config dispatch events fileno
+        listen network_changed on open registration stats strict trace transports""",
+    "RegistrationClient": """aor close closed contacts events expires fetch_bindings info on_reg_state register
+        registrar set_credentials transport unregister unregister_all update_contacts
         update_expires""",
-    "Account": """add_handler aor binding client close closed config events expires_at
-        on_reg_started on_reg_state refresh_at register registered registrar state unregister
-        wait_registered""",
+    "Account": """add_handler aor attempts binding client close closed config error events expires_at
+        flows gruu instance_id modify on_reg_started on_reg_state path refresh_at
+        register registered registrar registrars retry_at service_route state temp_gruu
+        unregister wait_registered""",
     "Operation": """add_done_callback cancel cancelled done exception name request result""",
     "Transport": """address close closed handle host implicit is_ipv6 is_wildcard port protocol
         tls""",
-    "Response": """bindings body code headers min_expires path raw reason received retry_after rport
-        service_route source stale""",
+    "Response": """bindings body code flow_timer headers min_expires path raw reason received retry_after
+        rport service_route source stale""",
     "RegState": """account algorithm attempt bindings cancelled client code connection error expires
-        is_unregister local local_address merged reason refresh_in registered registrar renewal
-        response retry_in seq time""",
+        is_unregister local local_address merged min_expires probe reason refresh_in
+        reg_id registered registrar renewal requests response retry_in seq time""",
 }
 
 
 def test_the_names() -> None:
-    assert pjsip.__all__ == sorted(NAMES)
+    assert sorted(pjsip.__all__) == sorted(NAMES)
     for name in NAMES:
         assert getattr(pjsip, name) is not None
     visible = {n for n, v in vars(pjsip).items() if not n.startswith("_") and not _is_module(v)}
@@ -189,7 +204,7 @@ def test_everything_public_is_annotated() -> None:
 def test_events_are_frozen_and_slotted() -> None:
     classes = [getattr(pjsip, name) for name in NAMES]
     events = [c for c in classes if inspect.isclass(c) and issubclass(c, pjsip.Event)]
-    assert len(events) == 7
+    assert len(events) == 12
     for cls in events:
         assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
         assert "__slots__" in vars(cls), cls

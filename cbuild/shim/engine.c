@@ -228,7 +228,9 @@ static void run(command *cmd)
     case CMD_CLIENT_INFO: status = client_command(cmd); break;
     case CMD_LISTEN:
     case CMD_TRANSPORT_CLOSE:
-    case CMD_RESOLVED: status = transport_command(cmd); break;
+    case CMD_RESOLVED:
+    case CMD_PING:
+    case CMD_CONNECTION_CLOSE: status = transport_command(cmd); break;
     case CMD_TIMER:
     case CMD_TIMER_CANCEL: status = alarm_command(cmd); break;
     case CMD_STRERROR: status = strerror_of(cmd, call->out); break;
@@ -329,6 +331,18 @@ static void add_user_agent(const char *text)
             headers, pjsip_generic_string_hdr_create(pjpy.pool, &name, &value));
 }
 
+/* Says so in every request: without it a registrar may refuse what came
+   through a proxy that added itself to the Path (RFC 3327, 5.1). */
+static void add_supported(void)
+{
+    static const pj_str_t name = { "Supported", 9 }, value = { "path", 4 };
+    pjsip_hdr *headers = (pjsip_hdr *)pjsip_endpt_get_request_headers(
+        pjpy.endpoint);
+
+    pj_list_push_back(headers, pjsip_generic_string_hdr_create(pjpy.pool, &name,
+                                                               &value));
+}
+
 static pj_status_t worker_open(void)
 {
     const pjpy_config *config = &control.config;
@@ -352,6 +366,7 @@ static pj_status_t worker_open(void)
         return status;
     pjpy.pool = pjsip_endpt_create_pool(pjpy.endpoint, "pjsip_py", 4000, 4000);
     add_user_agent(control.user_agent);
+    add_supported();
     status = trace_open();
     if (status == PJ_SUCCESS)
         status = transport_open();

@@ -47,6 +47,8 @@ enum command_kind {
     CMD_LISTEN,
     CMD_TRANSPORT_CLOSE,
     CMD_RESOLVED,
+    CMD_PING,
+    CMD_CONNECTION_CLOSE,
     CMD_TIMER,
     CMD_TIMER_CANCEL,
     CMD_STRERROR,
@@ -173,6 +175,8 @@ typedef struct client {
     unsigned downgrade : 1;
     unsigned transport_gone : 1;
     unsigned abandoned : 1; /* the next callback comes too late */
+    uint32_t min_expires;   /* of a 423 on the way */
+    uint32_t requests;      /* REGISTERs sent for this outcome */
     char call_id[40];
 } client;
 
@@ -196,6 +200,7 @@ typedef struct transport {
 
 typedef struct connection {
     int32_t id;
+    pjsip_transport *tp;
     pj_status_t status; /* why it failed */
     uint32_t verify_status;
     int secure, established, lost;

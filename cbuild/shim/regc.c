@@ -57,6 +57,9 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
     event->handle = c->handle;
     event->value[1] = c->algorithm;
     event->value[2] = c->connection;
+    event->value[6] = (int32_t)c->min_expires;
+    event->value[7] = (int32_t)c->requests;
+    c->min_expires = c->requests = 0;
     if (c->timed_out)
         event->flags |= PJPY_F_TIMEOUT;
     if (c->cancelled)
@@ -132,6 +135,24 @@ static void stash_failure(client *c, int code, pj_status_t status)
     make_ready(c);
 }
 
+/* A refresh that is lost on the way needs time to be repeated: PJSIP's five
+   seconds are too few for a long transaction, and too many for a short
+   grant.  The refresh is scheduled already, and moves. */
+static void set_margin(client *c, uint32_t granted)
+{
+    uint32_t margin = c->registration.refresh_margin;
+
+    if (granted == 0 || granted == NO_EXPIRES)
+        return;
+    if (margin == UINT32_MAX) {
+        margin = granted / 5;
+        margin = margin < 5 ? 5 : margin > 32 ? 32 : margin;
+    }
+    if (margin >= granted) /* PJSIP would refresh all the time */
+        margin = granted > 1 ? granted - 1 : 0;
+    pjsip_regc_set_delay_before_refresh(c->regc, margin);
+}
+
 static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
 {
     pjsip_rx_data *rdata = param->rdata;
@@ -146,6 +167,7 @@ static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
                          .value = { -1, 0, 0, 0, 0, -1 } };
 
     if (param->code / 100 == 2) {
+        set_margin(c, param->expiration);
         event.value[0] = (int32_t)(param->expiration > INT32_MAX
                                        ? INT32_MAX
                                        : param->expiration);
@@ -182,6 +204,23 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
     } else {
         stash_failure(c, param->code, param->status);
     }
+}
+
+/* Before PJSIP asks again by itself, with the interval that the registrar
+   insists on. */
+static void on_reg_tsx(struct pjsip_regc_tsx_cb_param *param)
+{
+    client *c = param->cbparam.token;
+    const pjsip_min_expires_hdr *least;
+
+    if (param->cbparam.code != PJSIP_SC_INTERVAL_TOO_BRIEF ||
+        !param->cbparam.rdata)
+        return;
+    least = pjsip_msg_find_hdr(param->cbparam.rdata->msg_info.msg,
+                               PJSIP_H_MIN_EXPIRES, NULL);
+    if (least)
+        c->min_expires = least->ivalue > INT32_MAX ? INT32_MAX
+                                                   : (uint32_t)least->ivalue;
 }
 
 static void start_timer(client *c, uint32_t timeout_ms)
@@ -267,6 +306,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
     }
     note_renewal(c);
     if (tsx && tsx != c->tsx) {
+        c->requests++;
         forget_tsx(c);
         pj_grp_lock_add_ref(tsx->grp_lock);
         c->tsx = tsx;
@@ -415,6 +455,8 @@ static pj_status_t create(client *c)
         status = set_credentials(c->regc, &text, r->credentials);
     if (status == PJ_SUCCESS)
         status = set_transport(c, r->transport);
+    if (status == PJ_SUCCESS)
+        status = pjsip_regc_set_reg_tsx_cb(c->regc, on_reg_tsx);
     return status;
 }
 
@@ -493,6 +535,10 @@ static void apply(client *c, command *cmd)
         /* nothing to apply it to */
     } else if (cmd->what == PJPY_SET_EXPIRES) {
         event.status = pjsip_regc_update_expires(c->regc, cmd->value);
+    } else if (cmd->what == PJPY_SET_TRANSPORT) {
+        c->transport_gone = 0;
+        pjsip_regc_release_transport(c->regc);
+        event.status = set_transport(c, strtoull(text, NULL, 10));
     } else if (cmd->what == PJPY_SET_CREDENTIALS) {
         event.status = set_credentials(c->regc, &text, cmd->count);
         c->min_algorithm = cmd->value & 15;

@@ -232,6 +232,7 @@ connection *connection_for(pjsip_transport *tp)
         c = NULL;
     }
     if (c) {
+        c->tp = tp;
         c->secure = (tp->flag & PJSIP_TRANSPORT_SECURE) != 0;
         connection_ids = connection_ids == INT32_MAX ? 1 : connection_ids + 1;
         c->id = connection_ids;
@@ -379,32 +380,30 @@ static void give_addresses(const pjsip_host_info *target, void *token,
     const char *p = addresses, *end = addresses + length;
 
     while (p < end && found.count < PJSIP_MAX_RESOLVED_ADDRESSES) {
-        pj_str_t host = pj_str((char *)p);
-        int af = memchr(p, ':', (size_t)host.slen) ? pj_AF_INET6()
-                                                   : pj_AF_INET();
+        pj_str_t text = pj_str((char *)p);
+        pj_sockaddr *address = &found.entry[found.count].addr;
         int type = target->type & ~PJSIP_TRANSPORT_IPV6;
-        int port = target->addr.port;
+        int port;
 
-        p += host.slen + 1;
+        p += text.slen + 1;
+        if (pj_sockaddr_parse(pj_AF_UNSPEC(), 0, &text, address) != PJ_SUCCESS)
+            continue;
+        port = pj_sockaddr_get_port(address);
+        if (!port)
+            port = target->addr.port;
         if (type == PJSIP_TRANSPORT_UNSPECIFIED)
             type = target->flag & PJSIP_TRANSPORT_SECURE ? PJSIP_TRANSPORT_TLS
                    : target->flag & PJSIP_TRANSPORT_RELIABLE
                        ? PJSIP_TRANSPORT_TCP
                        : PJSIP_TRANSPORT_UDP;
-        if (af == pj_AF_INET6())
+        if (address->addr.sa_family == pj_AF_INET6())
             type |= PJSIP_TRANSPORT_IPV6;
         if (!port)
             port = pjsip_transport_get_default_port_for_type(
                 (pjsip_transport_type_e)type);
-        if (pj_sockaddr_init(af, &found.entry[found.count].addr, NULL,
-                             (pj_uint16_t)port) != PJ_SUCCESS ||
-            pj_inet_pton(af, &host,
-                         pj_sockaddr_get_addr(
-                             &found.entry[found.count].addr)) != PJ_SUCCESS)
-            continue;
+        pj_sockaddr_set_port(address, (pj_uint16_t)port);
         found.entry[found.count].type = (pjsip_transport_type_e)type;
-        found.entry[found.count].addr_len = (int)pj_sockaddr_get_len(
-            &found.entry[found.count].addr);
+        found.entry[found.count].addr_len = (int)pj_sockaddr_get_len(address);
         found.entry[found.count].name = target->addr.host;
         found.count++;
     }
@@ -417,6 +416,18 @@ static int is_address(const pj_str_t *host)
 
     return pj_inet_pton(pj_AF_INET(), host, &unused) == PJ_SUCCESS ||
            pj_inet_pton(pj_AF_INET6(), host, &unused) == PJ_SUCCESS;
+}
+
+/* Which transport it is was settled, by NAPTR perhaps, before the REGISTER
+   was bound to one: the URI alone may not name it. */
+static void fit_to_transport(query *q)
+{
+    const pjsip_tpselector *bound = &q->tdata->tp_sel;
+
+    if (bound->type == PJSIP_TPSELECTOR_LISTENER)
+        q->target.type = bound->u.listener->type;
+    else if (bound->type == PJSIP_TPSELECTOR_TRANSPORT)
+        q->target.type = bound->u.transport->key.type;
 }
 
 static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
@@ -434,8 +445,8 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
     PJ_UNUSED_ARG(resolver);
     PJ_UNUSED_ARG(pool);
     if (is_address(host)) {
-        char literal[PJ_INET6_ADDRSTRLEN + 1];
-        str_copy(literal, sizeof literal, host);
+        char literal[PJ_INET6_ADDRSTRLEN + 10];
+        pj_addr_str_print(host, 0, literal, sizeof literal, 3);
         give_addresses(target, token, done, literal, strlen(literal));
         return;
     }
@@ -460,8 +471,11 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
         pj_grp_lock_add_ref(q->lock);
     }
     q->client = client_of(q->tdata->msg);
-    if (q->client)
+    if (q->client) {
         client_resolving(q->client, q);
+        event.handle = q->client->handle;
+    }
+    fit_to_transport(q);
     event.request = q->id;
     queue_push(&event, text, NULL);
 }
@@ -502,6 +516,76 @@ static int do_resolved(command *cmd)
     return 0;
 }
 
+/* ---------------------------------------------------------- keep-alive */
+
+static int32_t wanted_id;
+static connection *found_connection;
+
+static void match_connection(void *value)
+{
+    connection *c = value;
+
+    if (c->id == wanted_id)
+        found_connection = c;
+}
+
+static connection *connection_by_id(int32_t id)
+{
+    wanted_id = id;
+    found_connection = NULL;
+    map_each(&pjpy.connections, match_connection);
+    return found_connection && !found_connection->lost ? found_connection
+                                                       : NULL;
+}
+
+static int do_ping(command *cmd)
+{
+    static const char breaks[] = "\r\n\r\n";
+    pjsip_tpselector through = { .type = PJSIP_TPSELECTOR_TRANSPORT };
+    pj_str_t text = pj_str(cmd->text);
+    pj_sockaddr address;
+    pj_status_t status = PJ_SUCCESS;
+
+    if (cmd->value) {
+        connection *c = connection_by_id((int32_t)cmd->value);
+        if (!c)
+            return PJPY_ESTALE;
+        through.u.transport = c->tp;
+        pj_sockaddr_cp(&address, &c->tp->key.rem_addr);
+    } else {
+        transport *t = handle_get(cmd->handle, OBJ_TRANSPORT);
+        if (!t || !t->udp)
+            return PJPY_ESTALE;
+        through.u.transport = t->udp;
+        status = pj_sockaddr_parse(pj_AF_UNSPEC(), 0, &text, &address);
+    }
+    if (status == PJ_SUCCESS)
+        status = pjsip_tpmgr_send_raw(
+            pjsip_endpt_get_tpmgr(pjpy.endpoint), through.u.transport->key.type,
+            &through, NULL, breaks, sizeof breaks - 1, &address,
+            pj_sockaddr_get_len(&address), NULL, NULL);
+    return status == PJ_EPENDING ? PJ_SUCCESS : status;
+}
+
+/* A line break by itself answers a keep-alive. */
+static void on_dropped(pjsip_tp_dropped_data *dropped)
+{
+    connection *c = connection_of(dropped->tp);
+    pjpy_event event = { .kind = PJPY_EV_PONG };
+
+    if (!c || dropped->status != PJ_EIGNORED)
+        return;
+    event.value[2] = c->id;
+    queue_push(&event, NULL, NULL);
+}
+
+static int do_connection_close(int32_t id)
+{
+    connection *c = connection_by_id(id);
+
+    return c ? pjsip_transport_shutdown(c->tp) : PJPY_ESTALE;
+}
+
 /* -------------------------------------------------------------- worker */
 
 pj_status_t transport_open(void)
@@ -512,6 +596,8 @@ pj_status_t transport_open(void)
 
     next_state_cb = pjsip_tpmgr_get_state_cb(manager);
     status = pjsip_tpmgr_set_state_cb(manager, on_transport_state);
+    if (status == PJ_SUCCESS)
+        status = pjsip_tpmgr_set_drop_data_cb(manager, on_dropped);
     if (status == PJ_SUCCESS)
         status = pjsip_endpt_set_ext_resolver(pjpy.endpoint, &resolver);
     return status;
@@ -550,6 +636,8 @@ int transport_command(command *cmd)
     switch (cmd->kind) {
     case CMD_LISTEN: return do_listen(cmd, cmd->sync->in, cmd->sync->out);
     case CMD_TRANSPORT_CLOSE: return do_close(cmd->handle);
+    case CMD_PING: return do_ping(cmd);
+    case CMD_CONNECTION_CLOSE: return do_connection_close((int32_t)cmd->value);
     default: return do_resolved(cmd);
     }
 }
@@ -583,5 +671,25 @@ int pjpy_resolved(uint64_t id, const char *addresses, size_t length)
 
     if (cmd)
         cmd->request = id;
+    return command_post(cmd);
+}
+
+int pjpy_ping(uint64_t transport, int32_t connection, const char *address)
+{
+    command *cmd = command_new(CMD_PING, address, strlen(address));
+
+    if (cmd) {
+        cmd->handle = transport;
+        cmd->value = (uint32_t)connection;
+    }
+    return command_post(cmd);
+}
+
+int pjpy_connection_close(int32_t connection)
+{
+    command *cmd = command_new(CMD_CONNECTION_CLOSE, NULL, 0);
+
+    if (cmd)
+        cmd->value = (uint32_t)connection;
     return command_post(cmd);
 }

@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
         name="sipmessage",
     ) from error
 
+from .clock import FakeClock
 from .digest import DigestCredentials, digest_response
 from .headers import Contact
 from .location import Binding
@@ -32,6 +33,7 @@ __all__ = [
     "Binding",
     "Contact",
     "DigestCredentials",
+    "FakeClock",
     "ReceivedRequest",
     "Registrar",
     "RegistrarError",

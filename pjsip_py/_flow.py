@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Flow: one registration of an account, kept by a :class:`Keeper` over clients of pjsip_regc.
+
+An account has one, or with outbound one for each edge proxy (RFC 5626 §4.2.1).  A flow has a client
+for each registrar that it has asked, so that Call-ID, CSeq and nonce of each live on.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from . import _ffi
+from ._clock import Clock
+from ._keepalive import Path
+from ._keeper import Keeper, Outcome
+from ._nat import mapped_address
+from ._pacing import Pacer
+from ._regconfig import RegConfig
+from .errors import ClosedError, PjsipError, RegistrationTimeout
+from .events import ContactChanged, GaveUp, RegistrarChanged, RegState
+from .regc import RegistrationClient, _Request
+from .retry import RetryPolicy
+from .transport import Transport
+from .uri import host_port, parse_uri
+
+if TYPE_CHECKING:
+    from .account import Account
+
+# Guards the state of all accounts, thousands of which need not pay for a lock each.  Nothing of
+# the program's is called with it held.
+lock = threading.RLock()
+
+# A registrar that shows another address every time is not followed at once for ever.
+MAX_REWRITES = 2
+
+
+class Flow(Keeper):
+    __slots__ = (
+        "account",
+        "clients",
+        "configs",
+        "expires_at",
+        "last",
+        "outbound",
+        "path",
+        "refresh_at",
+        "reg_id",
+        "rewrites",
+    )
+
+    def __init__(
+        self, account: Account, configs: tuple[RegConfig, ...], reg_id: int, outbound: bool
+    ) -> None:
+        super().__init__()
+        self.account = account
+        self.configs = configs
+        self.reg_id = reg_id
+        self.outbound = outbound  # reg-id and "Supported: outbound" are sent
+        self.clients: list[RegistrationClient | None] = [None] * len(configs)
+        self.last: RegState | None = None  # success
+        self.expires_at: float | None = None  # clock.wall()
+        self.refresh_at: float | None = None
+        self.path: Path | None = None
+        self.rewrites = 0  # of the Contact, in a row
+
+    # -- what the keeper asks ---------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        return self.account._endpoint._clock
+
+    @property
+    def pacer(self) -> Pacer:
+        return self.account._endpoint._pacer
+
+    @property
+    def policy(self) -> RetryPolicy | None:
+        return self.account.config.retry
+
+    @property
+    def failback(self) -> float | None:
+        return self.account.config.failback
+
+    @property
+    def count(self) -> int:
+        return len(self.configs)
+
+    @property
+    def cost(self) -> int:
+        return 2 if self.configs[0].credentials else 1
+
+    @property
+    def key(self) -> str:
+        return self.account.config.aor
+
+    def _new_walk(self, *, probe: bool) -> _Request:
+        request = self.client._new_request("register", _ffi.REGISTER, 1)
+        request.probe = probe
+        request.automatic = True
+        return request
+
+    def _send(self, walk: _Request) -> None:  # type: ignore[override]
+        client = self.client_at(walk.index)
+        if self.attempts or self._nudged:
+            self._follow_route(client)
+        walk._client = client
+        if walk.sent:
+            walk.request = client._engine.next_request()  # an outcome each
+        walk.sent = True
+        try:
+            client._submit(walk)
+        except ClosedError:
+            if not walk.automatic:
+                raise
+
+    def _entered(self, previous: str, reason: str) -> None:
+        self.account._flow_entered(reason)
+
+    def _moved(self, previous: int, error: PjsipError | None) -> None:
+        before, now = self.configs[previous].registrar.text, self.registrar
+        self.account._post(
+            RegistrarChanged,
+            previous=before,
+            registrar=now,
+            reason="failover" if self.serving and self.serving > previous else "home",
+            error=error,
+        )
+
+    def _gave_up(self, error: PjsipError) -> None:
+        self.account._flow_gave_up(error)
+        self.account._post(GaveUp, error=error, attempts=self.attempts, hint=error.hint)
+
+    def _release_others(self) -> None:
+        assert self.serving is not None
+        for index, client in enumerate(self.clients):
+            if client is not None and index > self.serving:
+                self.clients[index] = None
+                client.close()  # its binding is left to expire: the two may share a location
+
+    def _withdraw(self, index: int) -> None:
+        client = self.clients[index]
+        if client is not None and not client._pending:
+            request = client._new_request("unregister", _ffi.UNREGISTER)
+            request.automatic = True
+            with suppress(ClosedError):
+                client._submit(request)
+
+    def _adapt(self, outcome: Outcome) -> bool:
+        """439 First Hop Lacks Outbound Support (RFC 5626 §6): register without."""
+        if not self.outbound or self.reg_id > 1 or getattr(outcome.error, "code", 0) != 439:
+            return False
+        self.outbound = False
+        self.configs = self.account._flow_configs(self.reg_id, outbound=False)
+        client = self.clients[outcome.at]
+        self.clients[outcome.at] = None
+        if client is not None:
+            client.close()
+        return True
+
+    def _has_next_target(self, index: int) -> bool:
+        client = self.clients[index]
+        if client is None:
+            return False
+        if client._target + 1 < len(client._targets):
+            return True
+        client._targets = []  # all have failed: the next answer begins anew
+        return False
+
+    def _next_target(self, index: int) -> None:
+        client = self.clients[index]
+        if client is not None:
+            client._target += 1
+
+    def _bound_for(self) -> float | None:
+        now = self.clock.wall()
+        if self.expires_at is None or self.expires_at <= now:
+            return None
+        return max(0.0, (self.refresh_at or self.expires_at) - now)
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> RegistrationClient:
+        """The one that serves, or is asked next."""
+        return self.client_at(self.index if self.serving is None else self.serving)
+
+    @property
+    def registrar(self) -> str:
+        return self.configs[self.index if self.serving is None else self.serving].registrar.text
+
+    def client_at(self, index: int) -> RegistrationClient:
+        client = self.clients[index]
+        if client is None:
+            endpoint = self.account._endpoint
+            client = RegistrationClient(endpoint, self.configs[index], self)
+            self.clients[index] = client
+            endpoint._clients.add(client)
+        return client
+
+    def _follow_route(self, client: RegistrationClient) -> None:
+        """The way to the registrar may lead through another of our addresses by now."""
+        old = client.transport
+        if old is None or not client._handle or client._config.contacts is not None:
+            return
+        endpoint = self.account._endpoint
+        try:
+            host = endpoint._local_address(client._address)
+            if client._config.transport is None and old.implicit and old.host != host:
+                new = endpoint._transport_for(old.protocol, client._address, client._config.tls)
+                client._move(new, host if new.is_wildcard else new.host, new.port)
+            elif old.is_wildcard and not self.rewrites and host != _address_of(client)[0]:
+                client._move(old, host, old.port)
+        except (OSError, PjsipError):
+            pass  # no route: the attempt itself will say so
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def register(self, timeout: float | None, *, automatic: bool = False) -> _Request:
+        request = self.client._new_request("register", _ffi.REGISTER, 1, timeout)
+        request.automatic = automatic
+        self.start(request)
+        return request
+
+    def unregister(self, timeout: float | None) -> _Request:
+        client = self.client
+        request = client._new_request("unregister", _ffi.UNREGISTER, 0, timeout)
+        self.leave()
+        return client._submit(request)
+
+    def network_changed(self) -> bool:
+        if not self.wanted:
+            return False
+        delay = self.policy.reconnect_delay(self.key) if self.policy is not None else 0.0
+        if not self.nudge("network changed", delay):
+            return False
+        for client in self.clients:
+            if client is not None:
+                self._follow_route(client)
+                for request in list(client._pending.values()):
+                    if request.what == _ffi.REGISTER:
+                        request.stop()
+        return True
+
+    def retire(self, bound: RegistrationClient | None) -> None:
+        """End, for another takes its place; *bound* removes its binding first."""
+        self.close()
+        self.account._endpoint._paths.leave(self)
+        for client in self.clients:
+            if client is None:
+                continue
+            if client is not bound:
+                client.close()
+                continue
+            request = client._new_request("unregister", _ffi.UNREGISTER)
+            request.automatic = True
+            request.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]
+            with suppress(ClosedError):
+                client._submit(request)
+
+    def forget(self) -> None:
+        """Closes without a word to the registrar."""
+        self.close()
+        self.account._endpoint._paths.leave(self)
+        for client in self.clients:
+            if client is not None:
+                client.close()
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def concluded(
+        self, client: RegistrationClient, event: RegState, request: _Request | None
+    ) -> tuple[float | None, bool]:
+        """Seconds until the next attempt, and whether the request has come to its end."""
+        with lock:
+            if client not in self.clients:
+                return None, True  # left behind by modify() or on the way home
+            self._note(client, event)
+            if event.is_unregister:
+                if not event.cancelled:
+                    self.left(event.error)
+                return None, True
+            outcome = Outcome(self.clients.index(client), request, event.error, event.cancelled)
+            decision = self.decide(outcome)
+            ended = self.settle(outcome, decision)
+            if event.error is None and self.wanted:
+                self._after_success(client, event)
+            return decision.delay, ended
+
+    def _note(self, client: RegistrationClient, event: RegState) -> None:
+        if event.probe and event.error is not None:
+            return
+        now = self.clock.wall()
+        if event.error is not None:
+            if not event.cancelled:
+                self.refresh_at = None
+            self._mistrust(event)
+        elif event.is_unregister:
+            self.expires_at = self.refresh_at = None
+            self.account._endpoint._paths.leave(self)
+        else:
+            self.last = event
+            self.expires_at = now + (event.expires or 0)
+            self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
+
+    def _mistrust(self, event: RegState) -> None:
+        """A connection over which nobody answers is left; PJSIP would use it for ever."""
+        error = event.error
+        if not event.connection or not event.local or not isinstance(error, RegistrationTimeout):
+            return
+        timeout = self.account.config.timeout or self.account._endpoint.config.td
+        if not self.account._endpoint._paths.heard_since(
+            event.connection, self.clock.time() - timeout
+        ):
+            _ffi.connection_close(event.connection)
+
+    def _after_success(self, client: RegistrationClient, event: RegState) -> None:
+        transport, response = client.transport, event.response
+        if transport is None or response is None:
+            return
+        config = self.account.config
+        source = "" if event.connection else host_port(*response.source)
+        handle = 0 if event.connection else transport._handle
+        self.account._endpoint._paths.join(
+            self,
+            (handle, event.connection, source),
+            config.keep_alive,
+            config.pong_timeout,
+            response.flow_timer or 0,
+        )
+        if config.contact_rewrite and config.contacts is None and not self.outbound:
+            self._rewrite_contact(client, transport, event)
+
+    def _rewrite_contact(
+        self, client: RegistrationClient, transport: Transport, event: RegState
+    ) -> None:
+        assert event.response is not None
+        before = _address_of(client)
+        mapped = mapped_address(
+            self.account.config.contact_rewrite, transport.protocol, before, event.response
+        )
+        if mapped is None:
+            self.rewrites = 0
+            return
+        previous = client.contacts[0]
+        client._move(transport, *mapped)
+        self.account._post(
+            ContactChanged,
+            previous=previous,
+            contact=client.contacts[0],
+            local=event.local_address,
+            mapped=host_port(*mapped),
+        )
+        self.rewrites += 1
+        if self.rewrites <= MAX_REWRITES:
+            self._schedule("retry", 0.0)
+
+
+def _address_of(client: RegistrationClient) -> tuple[str, int]:
+    """Host and port of our own Contact."""
+    uri = parse_uri("contact", client.contacts[0].partition("<")[2].partition(">")[0])
+    return uri.host, uri.port

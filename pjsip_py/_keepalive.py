@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Paths: what lies between us and a registrar, kept open and watched (RFC 5626 §3.5.1, §4.4.1).
+
+Thousands of accounts share a connection, or a UDP socket towards one registrar; a path is kept
+alive once, not once an account.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any
+
+from . import _ffi
+from ._clock import Clock
+from .errors import ClosedError
+
+if TYPE_CHECKING:
+    from ._flow import Flow
+
+# RFC 5626 §4.4.1 without Flow-Timer, in seconds: random within.
+_UDP, _STREAM = (24.0, 29.0), (95.0, 120.0)
+# What a registrar may ask for by Flow-Timer.
+_LEAST_FLOW_TIMER, _MOST_FLOW_TIMER = 10.0, 3600.0
+
+Key = tuple[int, int, str]  # transport handle, connection, address: as _ffi.ping() takes them
+
+
+class Path:
+    __slots__ = (
+        *("flows", "heard", "interval", "key", "must_pong", "pong_timeout", "serial"),
+        *("timer", "users"),
+    )
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.users = 0
+        self.flows: set[Flow] | None = set() if key[1] else None  # of a connection
+        self.interval = _STREAM if key[1] else _UDP
+        self.pong_timeout = 10.0
+        self.must_pong = False  # the other end has shown that it answers
+        self.heard = 0.0
+        self.timer: Any = None
+        self.serial = 0
+
+
+class Paths:
+    """All paths of an endpoint; called with the accounts' *lock* held."""
+
+    def __init__(self, clock: Clock, lock: AbstractContextManager[Any]) -> None:
+        self._clock = clock
+        self._lock = lock
+        self._paths: dict[Key, Path] = {}
+        self._by_connection: dict[int, Path] = {}
+
+    def join(
+        self, flow: Flow, key: Key, keep_alive: float | None, pong_timeout: float, flow_timer: int
+    ) -> None:
+        """*flow* is registered over this path, and over no other."""
+        path = flow.path
+        if path is None or path.key != key:
+            self.leave(flow)
+            path = self._paths.get(key)
+            if path is None:
+                path = self._paths[key] = Path(key)
+                if key[1]:
+                    self._by_connection[key[1]] = path
+            flow.path = path
+            path.users += 1
+            if path.flows is not None:
+                path.flows.add(flow)
+        path.heard = self._clock.time()
+        if keep_alive is not None:
+            path.interval = (0.8 * keep_alive, keep_alive)
+        elif flow_timer:
+            most = min(max(float(flow_timer), _LEAST_FLOW_TIMER), _MOST_FLOW_TIMER)
+            path.interval = (0.8 * most, most)  # §4.4.1: 80 to 100 % of it
+        if flow_timer and key[1]:
+            path.must_pong = True  # §5.4: who sends Flow-Timer answers keep-alives
+        path.pong_timeout = pong_timeout
+        if path.timer is None and path.interval[1] > 0:
+            self._plan(path)
+
+    def leave(self, flow: Flow) -> None:
+        path, flow.path = flow.path, None
+        if path is None:
+            return
+        path.users -= 1
+        if path.flows is not None:
+            path.flows.discard(flow)
+        if path.users == 0:
+            self._drop(path)
+
+    def connections(self) -> list[int]:
+        return list(self._by_connection)
+
+    def heard_since(self, connection: int, since: float) -> bool:
+        path = self._by_connection.get(connection)
+        return path is not None and path.heard > since
+
+    def ponged(self, connection: int) -> None:
+        path = self._by_connection.get(connection)
+        if path is not None:
+            path.must_pong = True
+            path.heard = self._clock.time()
+
+    def lost(self, connection: int) -> set[Flow]:
+        """The connection is no more; the flows that were registered over it."""
+        path = self._by_connection.get(connection)
+        if path is None:
+            return set()
+        self._drop(path)
+        flows = path.flows or set()
+        for flow in flows:
+            flow.path = None
+        return flows
+
+    def close(self) -> None:
+        for path in list(self._paths.values()):
+            self._drop(path)
+
+    def _drop(self, path: Path) -> None:
+        if self._paths.get(path.key) is path:
+            del self._paths[path.key]
+            self._by_connection.pop(path.key[1], None)
+        path.serial += 1
+        if path.timer is not None:
+            self._clock.cancel(path.timer)
+            path.timer = None
+
+    def _plan(self, path: Path) -> None:
+        self._later(path, random.uniform(*path.interval), self._ping)
+
+    def _later(self, path: Path, seconds: float, call: Any) -> None:
+        path.serial += 1
+        serial = path.serial
+
+        def due() -> None:
+            with self._lock:
+                if path.serial == serial:
+                    path.timer = None
+                    call(path)
+
+        with suppress(ClosedError):
+            path.timer = self._clock.call_later(max(seconds, 0.01), due)
+
+    def _ping(self, path: Path) -> None:
+        _ffi.ping(*path.key)
+        if not path.must_pong:
+            self._plan(path)
+            return
+        sent = self._clock.time()
+
+        def check(path: Path) -> None:
+            if path.heard >= sent:
+                self._later(path, random.uniform(*path.interval) - path.pong_timeout, self._ping)
+            else:
+                # Deaf, though nobody closed it: PJSIP reports its end, which lost() then hears.
+                _ffi.connection_close(path.key[1])
+
+        self._later(path, path.pong_timeout, check)
