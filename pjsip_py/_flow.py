@@ -91,6 +91,10 @@ class Flow(Keeper):
     def cost(self) -> int:
         return 2 if self.configs[0].credentials else 1
 
+    def _name(self, at: int) -> str:
+        hop = self.configs[at].next_hop
+        return f"{hop.host}:{hop.port}"
+
     @property
     def key(self) -> str:
         return self.account.config.aor

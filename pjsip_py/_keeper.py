@@ -56,6 +56,8 @@ _DONE = Decision("done")
 class Keeper:
     __slots__ = (
         "_ask",
+        "_held",
+        "_hop",
         "_not_before",
         "_nudged",
         "_plan",
@@ -87,6 +89,9 @@ class Keeper:
         self._timer: Any = None
         self._serial = 0
         self._ask: Callable[[], object] | None = None  # in the pacer's queue
+        self._hop = ""  # of the registrar that it waits for there
+        # What the pacer let go and that has no answer yet: walk, cost and hop.
+        self._held: tuple[tuple[Walk, int, str], ...] = ()
         self._walk: Walk | None = None  # that waits for the pacer
         self._not_before: dict[int, float] | None = None  # Retry-After, by registrar
         self._nudged = False
@@ -117,6 +122,10 @@ class Keeper:
     @property
     def cost(self) -> int:
         """REGISTERs that an attempt takes."""
+        raise NotImplementedError
+
+    def _name(self, at: int) -> str:
+        """What registrar *at* has in common with those of other accounts."""
         raise NotImplementedError
 
     @property
@@ -189,15 +198,26 @@ class Keeper:
             self._queue()
 
     def _queue(self) -> None:
+        # Who can turn to another registrar need not wait for one that is silent.
+        probe = self._plan == "probe"
+        self._hop = self._name(0) if probe else self._name(self.index) if self.count == 1 else ""
         self._ask = self._granted
-        self.pacer.ask(self._ask, self.cost)
+        self.pacer.ask(self._ask, self.cost, self._hop)
+
+    def _answered(self, walk: Walk | None = None) -> None:
+        """What the pacer let go has come to its end; None: all of it."""
+        ended = [held for held in self._held if walk is None or held[0] is walk]
+        if ended:
+            self._held = tuple(held for held in self._held if held not in ended)
+            for _, cost, hop in ended:
+                self.pacer.answer(cost, hop)
 
     def _clear_plan(self) -> None:
         self._serial += 1
         if self._timer is not None:
             self.clock.cancel(self._timer)
         if self._ask is not None:
-            self.pacer.forget(self._ask)
+            self.pacer.forget(self._ask, self._hop)
         if self._walk is not None:
             self.running -= 1  # it ends here
         self._timer = self._ask = self._walk = self.retry_at = None
@@ -209,12 +229,14 @@ class Keeper:
         self._ask = self._walk = self.retry_at = None
         self._plan = ""
         if not self.wanted:
+            self.pacer.answer(self.cost, self._hop)
             return
         if walk is None:
             walk = self._new_walk(probe=plan == "probe")
             walk.index = 0 if walk.probe else self._first()
             if not walk.probe:
                 self.running += 1
+        self._held = (*self._held, (walk, self.cost, self._hop))
         if not walk.probe:
             self._enter("registering")
         self._send(walk)
@@ -286,6 +308,7 @@ class Keeper:
     def close(self) -> None:
         self.wanted = False
         self._clear_plan()
+        self._answered()
         self._enter("closed")
 
     # -- outcomes ---------------------------------------------------------------------------------
@@ -337,6 +360,8 @@ class Keeper:
     def settle(self, outcome: Outcome, decision: Decision) -> bool:
         """Do what was decided; False when the walk goes on."""
         walk = outcome.walk
+        if self._held and walk is not None:
+            self._answered(walk)
         if decision.step in ("again", "target", "next"):
             self._go_on(outcome, decision)
             return False

@@ -2,7 +2,8 @@
 """The token bucket through which all automatic attempts of an endpoint pass.
 
 A registrar that comes back, or a network that changes, is met by every account at once; the bucket
-lets *burst* REGISTERs through and then *rate* a second, first come, first served.
+lets *burst* REGISTERs through and then *rate* a second.  A registrar that does not answer has at
+most *burst* of them under way: they would all be answered, and repeated, in the moment it is back.
 """
 
 from __future__ import annotations
@@ -13,6 +14,18 @@ from typing import Any
 
 from ._clock import Clock
 from .errors import ClosedError
+
+Go = Callable[[], object]
+
+
+class _Hop:
+    """Attempts towards one registrar: waiting, and the tokens of those that have no answer yet."""
+
+    __slots__ = ("held", "queue")
+
+    def __init__(self) -> None:
+        self.queue: dict[Go, int] = {}
+        self.held = 0
 
 
 class Pacer:
@@ -27,43 +40,77 @@ class Pacer:
         self._clock = clock
         self._tokens = float(burst)
         self._filled = 0.0
-        self._queue: dict[Callable[[], object], int] = {}
+        self._hops: dict[str, _Hop] = {}
         self._timer: Any = None
+        self._running = False
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    def ask(self, go: Go, cost: int, hop: str) -> None:
+        """Call *go* when *cost* tokens are there, now perhaps; first come, first served.
 
-    def ask(self, go: Callable[[], object], cost: int) -> None:
-        """Call *go* when *cost* tokens are there, now perhaps."""
+        :param hop: the registrar that has to :meth:`answer` before others may go; "" for none.
+        """
         if self._rate is None:
             go()
             return
-        self._queue[go] = min(cost, self._burst)
-        if self._timer is None:
+        self._hops.setdefault(hop, _Hop()).queue[go] = min(cost, self._burst)
+        self._run()
+
+    def forget(self, go: Go, hop: str) -> None:
+        if hop in self._hops:
+            self._hops[hop].queue.pop(go, None)
+            self._tidy(hop)
+
+    def answer(self, cost: int, hop: str) -> None:
+        """An attempt that was let go has had its outcome."""
+        if hop in self._hops:
+            self._hops[hop].held -= min(cost, self._burst)
+            self._tidy(hop)
             self._run()
 
-    def forget(self, go: Callable[[], object]) -> None:
-        self._queue.pop(go, None)
+    def _tidy(self, hop: str) -> None:
+        found = self._hops[hop]
+        if not found.queue and found.held <= 0:
+            del self._hops[hop]
 
     def _run(self) -> None:
+        if self._timer is not None or self._running:
+            return
+        self._running = True  # what is called may ask, or answer, again
+        try:
+            while self._let_one_go():
+                pass
+        finally:
+            self._running = False
+
+    def _let_one_go(self) -> bool:
         assert self._rate is not None
-        self._timer = None
         now = self._clock.time()
         if self._filled:
             self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
-        while self._queue:
-            go, cost = next(iter(self._queue.items()))
+        for name, hop in self._hops.items():
+            go, cost = next(iter(hop.queue.items()), (None, 0))
+            if go is None or (name and hop.held + cost > self._burst):
+                continue
             if self._tokens < cost:
-                wait = (cost - self._tokens) / self._rate
-                with suppress(ClosedError):
-                    # Not below the timers' own grain, or the wait is spent turning round.
-                    self._timer = self._clock.call_later(max(0.002, wait), self._wake)
-                return
-            del self._queue[go]
+                self._wait((cost - self._tokens) / self._rate)
+                return False
             self._tokens -= cost
+            del hop.queue[go]
+            hop.held += cost if name else 0
+            # Behind the others: each registrar has its turn.
+            self._hops[name] = self._hops.pop(name)
+            self._tidy(name)
             go()
+            return True
+        return False
+
+    def _wait(self, seconds: float) -> None:
+        with suppress(ClosedError):
+            # Not below the timers' own grain, or the wait is spent turning round.
+            self._timer = self._clock.call_later(max(0.002, seconds), self._wake)
 
     def _wake(self) -> None:
         with self._lock:
+            self._timer = None
             self._run()

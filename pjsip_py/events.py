@@ -27,7 +27,8 @@ class Event:
     """What all events have in common; ``ep.on(Event, …)`` sees every one of them."""
 
     time: EventTime
-    #: Grows by one with every record that C queued; a gap means dropped trace or log records.
+    #: Number of C's record behind it.  They grow; timers and lookups have theirs too, so they do not
+    #: grow by one.  0: made in Python.  What is lost is told by :class:`EventsDropped`, nothing else.
     seq: int = 0
 
 
