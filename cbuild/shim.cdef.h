@@ -52,7 +52,10 @@ enum pjpy_event_flag {
  *  REG_STATE    0 granted expires (s, -1 none)             0 reason
  *               1 digest algorithm (pjpy_algorithm)        1 response, whole
  *               2 connection id                            2 source address
- *               3 earlier refresh outcomes it stands for   3 local address
+ *               3 earlier refresh outcomes it stands for   3 local address,
+ *                                                            where the
+ *                                                            registrar sees
+ *                                                            us, Flow-Timer
  *               4 TLS verify status (PJ_SSL_CERT_E...)
  *               5 next refresh (s from now, -1 none)
  *               6 Min-Expires of a 423 on the way (s, 0 none)

@@ -23,7 +23,7 @@ from .events import ContactChanged, GaveUp, RegistrarChanged, RegState
 from .regc import RegistrationClient, _Request
 from .retry import RetryPolicy
 from .transport import Transport
-from .uri import host_port, parse_uri
+from .uri import host_port
 
 if TYPE_CHECKING:
     from .account import Account
@@ -214,7 +214,7 @@ class Flow(Keeper):
             if client._config.transport is None and old.implicit and old.host != host:
                 new = endpoint._transport_for(old.protocol, client._address, client._config.tls)
                 client._move(new, host if new.is_wildcard else new.host, new.port)
-            elif old.is_wildcard and not self.rewrites and host != _address_of(client)[0]:
+            elif old.is_wildcard and not self.rewrites:
                 client._move(old, host, old.port)
         except (OSError, PjsipError):
             pass  # no route: the attempt itself will say so
@@ -274,7 +274,11 @@ class Flow(Keeper):
     # -- outcomes ---------------------------------------------------------------------------------
 
     def concluded(
-        self, client: RegistrationClient, event: RegState, request: _Request | None
+        self,
+        client: RegistrationClient,
+        event: RegState,
+        request: _Request | None,
+        flow_timer: int,
     ) -> tuple[float | None, bool]:
         """Seconds until the next attempt, and whether the request has come to its end."""
         with lock:
@@ -289,7 +293,7 @@ class Flow(Keeper):
             decision = self.decide(outcome)
             ended = self.settle(outcome, decision)
             if event.error is None and self.wanted:
-                self._after_success(client, event)
+                self._after_success(client, event, flow_timer)
             return decision.delay, ended
 
     def _note(self, client: RegistrationClient, event: RegState) -> None:
@@ -319,30 +323,36 @@ class Flow(Keeper):
         ):
             _ffi.connection_close(event.connection)
 
-    def _after_success(self, client: RegistrationClient, event: RegState) -> None:
+    def _after_success(self, client: RegistrationClient, event: RegState, flow_timer: int) -> None:
         transport, response = client.transport, event.response
         if transport is None or response is None:
             return
         config = self.account.config
-        source = "" if event.connection else host_port(*response.source)
-        handle = 0 if event.connection else transport._handle
-        self.account._endpoint._paths.join(
-            self,
-            (handle, event.connection, source),
-            config.keep_alive,
-            config.pong_timeout,
-            response.flow_timer or 0,
+        key = (
+            (0, event.connection, "")
+            if event.connection
+            else (transport._handle, 0, response._source)
         )
-        if config.contact_rewrite and config.contacts is None and not self.outbound:
+        self.account._endpoint._paths.join(
+            self, key, config.keep_alive, config.pong_timeout, flow_timer
+        )
+        if (
+            event.mapped_address not in ("", client._contact_address)
+            and config.contact_rewrite
+            and config.contacts is None
+            and not self.outbound
+        ):
             self._rewrite_contact(client, transport, event)
 
     def _rewrite_contact(
         self, client: RegistrationClient, transport: Transport, event: RegState
     ) -> None:
-        assert event.response is not None
-        before = _address_of(client)
         mapped = mapped_address(
-            self.account.config.contact_rewrite, transport.protocol, before, event.response
+            self.account.config.contact_rewrite,
+            transport.protocol,
+            client._contact_address,
+            event.mapped_address,
+            event.response.source[0] if event.response else "",
         )
         if mapped is None:
             self.rewrites = 0
@@ -359,9 +369,3 @@ class Flow(Keeper):
         self.rewrites += 1
         if self.rewrites <= MAX_REWRITES:
             self._schedule("retry", 0.0)
-
-
-def _address_of(client: RegistrationClient) -> tuple[str, int]:
-    """Host and port of our own Contact."""
-    uri = parse_uri("contact", client.contacts[0].partition("<")[2].partition(">")[0])
-    return uri.host, uri.port

@@ -300,8 +300,8 @@ class Keeper:
     def left(self, error: PjsipError | None) -> None:
         if error is None:
             self.serving = None
-        if self.wanted:
-            return  # register() was called meanwhile
+        if self.state != "unregistering":
+            return  # something else was asked for meanwhile
         self.error = error
         self._enter("unregistered" if error is None else "failed", str(error or ""))
 

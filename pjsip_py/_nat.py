@@ -3,38 +3,36 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
-from .message import Response
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def mapped_address(
-    mode: int, protocol: str, contact: tuple[str, int], response: Response
+    mode: int, protocol: str, contact: str, mapped: str, registrar: str
 ) -> tuple[str, int] | None:
     """Address and port that the Contact should have; None when it is right, or nobody knows.
 
     :param mode: pjsua's ``allow_contact_rewrite``: 0 never, 2 always, 1 unless a private address
         is said to be that of a public contact and a public registrar, the work of a broken gateway.
+    :param contact: ``host:port`` of our Contact; :param mapped: as the registrar sees it, port 0
+        when it does not say; :param registrar: its address.
     """
-    host, port = response.received, response.rport
-    if not mode or host is None:
+    seen, port = _parts(mapped)
+    own, own_port = _parts(contact)
+    if not mode or seen is None or own is None or seen.is_unspecified or seen.is_multicast:
         return None
-    host = host.strip("[]")
+    if seen == own and (protocol != "udp" or port in (0, own_port)):
+        return None  # of a connection the port is its own; our listener has another
+    if mode == 1 and not seen.is_global and own.is_global and _is_public(registrar):
+        return None
+    return str(seen), port or own_port
+
+
+def _parts(address: str) -> tuple[IPv4Address | IPv6Address | None, int]:
+    host, _, port = address.rpartition(":")
     try:
-        seen = ip_address(host)
+        return ip_address(host.strip("[]")), int(port) if 0 <= int(port) < 65536 else 0
     except ValueError:
-        return None
-    if seen.is_unspecified or seen.is_multicast or port == 0:
-        return None
-    same_host = seen == ip_address(contact[0])
-    if protocol == "udp":
-        if same_host and port in (None, contact[1]):
-            return None
-    elif same_host:
-        return None  # the port is the connection's, our listener has another
-    if mode == 1 and seen.is_private and _is_public(contact[0]) and _is_public(response.source[0]):
-        return None
-    return str(seen), contact[1] if port is None else port
+        return None, 0
 
 
 def _is_public(host: str) -> bool:

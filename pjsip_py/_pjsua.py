@@ -13,16 +13,11 @@ from typing import Any, NamedTuple
 
 from ._regconfig import MAX_EXPIRES
 from .auth import ALGORITHMS, MAX_CREDENTIALS, Credentials
-from .errors import ConfigError, InvalidUriError
+from .errors import ConfigError, InvalidUriError, PjsuaFieldWarning
 from .message import _unquote, split_name_addr
 from .retry import RetryPolicy
 from .transport import Transport
 from .uri import check_fields, check_int, check_text, default_registrar, parse_aor, parse_uri
-
-
-class PjsuaFieldWarning(UserWarning):
-    """Fields of pjsua's were set that change nothing here; the message names them."""
-
 
 Check = Callable[[str, object], Any]  # (name as it was written, value) -> the value to go on with
 
@@ -598,19 +593,13 @@ def _retry(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _protocol(options: dict[str, Any]) -> str:
-    """udp, tcp or tls: how the REGISTER will travel."""
-    if "transport" in options:
-        return str(options["transport"].protocol)
+    """udp, tcp or tls, of the next hop: AccountConfig has a given transport agree with it."""
     if "route" in options:
-        return parse_uri("proxy", _bare(options["route"][0])).transport
+        _, uri, _ = split_name_addr(options["route"][0]) or ("", options["route"][0], "")
+        return parse_uri("proxy", uri).transport
     if "registrar" in options:
         return parse_uri("reg_uri", options["registrar"]).transport
     return default_registrar(parse_aor("id", options["aor"])).transport
-
-
-def _bare(route: str) -> str:
-    parts = split_name_addr(route)
-    return parts[1] if parts else route
 
 
 def _by_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:

@@ -452,12 +452,18 @@ class Account:
             for flow in self._flows:
                 flow.forget()
         self._endpoint._account_closed(self)
-        for stream in list(self._streams or ()):
-            stream.close()
+        try:
+            self._endpoint._running_engine().call_later(0, self._close_streams)
+        except ClosedError:
+            self._close_streams()
         with lock:
             waiting, self._waiting = self._waiting, ()
         for operation in waiting:
             operation._finish(None, errors.ClosedError(f"{self!r}"))
+
+    def _close_streams(self) -> None:
+        for stream in list(self._streams or ()):
+            stream.close()
 
 
 async def _awaited(operation: Operation[RegistrationResult]) -> RegistrationResult:

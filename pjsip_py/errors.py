@@ -270,6 +270,10 @@ class GlobalError(RegistrationError):
     pass
 
 
+class PjsuaFieldWarning(UserWarning):
+    """Fields of pjsua's were set that change nothing here; the message names them."""
+
+
 # -- from C's numbers ----------------------------------------------------------------------------
 
 PJ_ENOTSUP, PJ_ERESOLVE = 70012, 70018

@@ -27,8 +27,8 @@ class Event:
     """What all events have in common; ``ep.on(Event, …)`` sees every one of them."""
 
     time: EventTime
-    #: Number of C's record behind it.  They grow; timers and lookups have theirs too, so they do not
-    #: grow by one.  0: made in Python.  What is lost is told by :class:`EventsDropped`, nothing else.
+    #: Number of C's record behind it, 0 for what Python made.  They grow, but not by one: timers
+    #: and lookups have numbers too.  What was lost is told by :class:`EventsDropped`.
     seq: int = 0
 
 
@@ -76,6 +76,8 @@ class RegState(Event):
     connection: int = 0
     #: Our address and port, as the socket has them.
     local_address: str = ""
+    #: The same as the registrar sees them, where it says so (RFC 3581).
+    mapped_address: str = ""
     #: Earlier refresh outcomes this one stands for, because nobody took them in time.
     merged: int = 0
     #: Asked while the account was served elsewhere, to see whether this registrar is back.

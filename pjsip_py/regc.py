@@ -102,6 +102,7 @@ class RegistrationClient:
         "_address",
         "_attempt",
         "_config",
+        "_contact_address",
         "_contacts",
         "_endpoint",
         "_engine",
@@ -144,6 +145,7 @@ class RegistrationClient:
         self._targets: list[Target] = []
         self._target = 0
         self._address = ""  # of the registrar, when the transport was chosen
+        self._contact_address = ""  # host:port in a Contact of our making
         self.closed = False
 
     # -- what it is -------------------------------------------------------------------------------
@@ -411,6 +413,7 @@ class RegistrationClient:
             if self._contacts is None:
                 host = self._endpoint._local_address(address) if chosen.is_wildcard else chosen.host
                 self._contacts = (self._own_contact(chosen, host, chosen.port),)
+                self._contact_address = host_port(host, chosen.port)
             handle = self._create_native(config, chosen)
         except OSError as error:
             status = errors.OS_ERRNO + (error.errno or 0)
@@ -480,6 +483,7 @@ class RegistrationClient:
             strings = [str(transport.handle())]
             self._quiet("move", _ffi.SET_TRANSPORT, strings, 1)
             self.transport = transport
+        self._contact_address = host_port(host, port)
         if (contact,) != self._contacts:
             self._contacts = (contact,)
             self._quiet("move", _ffi.SET_CONTACTS, [contact], 1)
@@ -530,12 +534,12 @@ class RegistrationClient:
     def _attempt_number(self) -> int:
         return self._attempt if self._flow is None else self._flow.attempts + 1
 
-    def _conclude(self, event: RegState, request: _Request | None) -> None:
+    def _conclude(self, event: RegState, request: _Request | None, flow_timer: int = 0) -> None:
         """Tell the outcome, then end the request; an account may send it on instead."""
         flow = self._flow
         ended = True
         if flow is not None:
-            retry_in, ended = flow.concluded(self, event, request)
+            retry_in, ended = flow.concluded(self, event, request, flow_timer)
             if retry_in is not None:
                 event = replace(event, retry_in=retry_in)
         if not event.cancelled:
@@ -628,6 +632,8 @@ class RegistrationClient:
             )
         # Taken out first: a handler that closes the client must not undo what the wire said.
         request = self._take(record.request) if record.request else None
+        local, _, seen = _ffi.text_of(record.text[3]).partition(" ")
+        mapped, _, flow_timer = seen.rpartition(" ")
         # A fetch grants nothing; PJSIP reports the default that it would have assumed.
         expires = None if error else 0 if self._parent else max(0, record.value[0])
         event = RegState(
@@ -649,14 +655,15 @@ class RegistrationClient:
             error=error,
             cancelled=cancelled,
             connection=record.value[2],
-            local_address=_ffi.text_of(record.text[3]),
+            local_address=local,
+            mapped_address="" if mapped == "-" else mapped,
             merged=record.value[3],
             probe=request is not None and request.probe,
             reg_id=self._flow.reg_id if self._flow is not None else 0,
             min_expires=record.value[6] or None,
             requests=record.value[7],
         )
-        self._conclude(event, request)
+        self._conclude(event, request, int(flow_timer or 0))
 
     def _emit(self, event: RegState | RegStarted) -> bool:
         """Deliver to whoever wants it; whether anybody did."""

@@ -229,7 +229,7 @@ def test_handlers_decorators_and_streams(
         pjsip.RegState,
     ]
     states = [e.state for e in events if isinstance(e, pjsip.AccountState)]
-    assert states == ["registering", "registered"]
+    assert states == ["registering", "registered", "closed"]
     assert all(e.account is account for e in events)  # type: ignore[attr-defined]
 
 

@@ -56,13 +56,13 @@ class Kept(Keeper):
         self.given_up: list[pjsip.PjsipError] = []
         self.moves: list[tuple[int, int | None]] = []
 
-    clock = property(lambda self: self._clock)  # type: ignore[assignment]
-    pacer = property(lambda self: self._the_pacer)  # type: ignore[assignment]
-    policy = property(lambda self: self._policy)  # type: ignore[assignment]
-    failback = property(lambda self: self._failback)  # type: ignore[assignment]
-    count = property(lambda self: self._count)  # type: ignore[assignment]
-    cost = property(lambda self: 1)  # type: ignore[assignment]
-    key = property(lambda self: "sip:alice@example.com")  # type: ignore[assignment]
+    clock = property(lambda self: self._clock)
+    pacer = property(lambda self: self._the_pacer)
+    policy = property(lambda self: self._policy)
+    failback = property(lambda self: self._failback)
+    count = property(lambda self: self._count)
+    cost = property(lambda self: 1)
+    key = property(lambda self: "sip:alice@example.com")
 
     def _name(self, at: int) -> str:
         return f"registrar {at}"
@@ -128,9 +128,9 @@ ARROWS = {
     "registering": {"registered", "waiting", "failed", "idle", "unregistering", "closed"},
     "registered": {"registering", "waiting", "failed", "unregistering", "closed"},
     "waiting": {"registering", "registered", "failed", "unregistering", "closed", "idle"},
-    "failed": {"registering", "registered", "unregistering", "unregistered", "waiting", "closed"},
+    "failed": {"registering", "registered", "unregistering", "waiting", "closed"},
     "unregistering": {"unregistered", "failed", "registering", "closed"},
-    "unregistered": {"registering", "unregistering", "failed", "closed"},
+    "unregistered": {"registering", "unregistering", "closed"},
     "closed": set[str](),
 }
 

@@ -53,6 +53,7 @@ NAMES = {
     "NotFoundError",
     "Operation",
     "PjsipError",
+    "PjsuaFieldWarning",
     "Query",
     "RETRY",
     "RegStarted",
@@ -102,7 +103,7 @@ MEMBERS = {
     "Response": """bindings body code flow_timer headers min_expires path raw reason received retry_after
         rport service_route source stale""",
     "RegState": """account algorithm attempt bindings cancelled client code connection error expires
-        is_unregister local local_address merged min_expires probe reason refresh_in
+        is_unregister local local_address mapped_address merged min_expires probe reason refresh_in
         reg_id registered registrar renewal requests response retry_in seq time""",
 }
 

@@ -153,11 +153,35 @@ static void set_margin(client *c, uint32_t granted)
     pjsip_regc_set_delay_before_refresh(c->regc, margin);
 }
 
+/* Our address, the one that the registrar sees (RFC 3581) and Flow-Timer
+   (RFC 5626), with a space between and "-" for what there is not: accounts
+   look at them each time, and need not read the whole response for it. */
+static size_t print_addresses(char *out, size_t size, pjsip_rx_data *rdata)
+{
+    static const pj_str_t name = { "Flow-Timer", 10 };
+    const pjsip_via_hdr *via = rdata->msg_info.via;
+    const pjsip_generic_string_hdr *timer = pjsip_msg_find_hdr_by_name(
+        rdata->msg_info.msg, &name, NULL);
+    char local[PJ_INET6_ADDRSTRLEN + 10], seen[PJ_INET6_ADDRSTRLEN + 10] = "-";
+    int n, port = via ? via->rport_param : 0;
+
+    pj_sockaddr_print(&rdata->tp_info.transport->local_addr, local,
+                      sizeof local, 3);
+    if (via && via->recvd_param.slen > 0 &&
+        via->recvd_param.slen < PJ_INET6_ADDRSTRLEN)
+        pj_addr_str_print(&via->recvd_param, port > 0 ? port : 0, seen,
+                          sizeof seen, 1);
+    n = snprintf(out, size, "%s %s %lu", local, seen,
+                 timer ? pj_strtoul(&timer->hvalue) : 0);
+    return n > 0 && (size_t)n < size ? (size_t)n : 0;
+}
+
 static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
 {
     pjsip_rx_data *rdata = param->rdata;
     pjsip_regc_info info;
-    char source[PJ_INET6_ADDRSTRLEN + 10], local[PJ_INET6_ADDRSTRLEN + 10];
+    char source[PJ_INET6_ADDRSTRLEN + 10];
+    char addresses[2 * PJ_INET6_ADDRSTRLEN + 48];
     char copy[PJSIP_MAX_PKT_LEN];
     size_t length = (size_t)rdata->msg_info.len;
     pj_str_t host = pj_str(rdata->pkt_info.src_name);
@@ -181,12 +205,12 @@ static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
     pjpy_redact(copy, length);
     pj_addr_str_print(&host, rdata->pkt_info.src_port, source, sizeof source,
                       1);
-    pj_sockaddr_print(&rdata->tp_info.transport->local_addr, local,
-                      sizeof local, 3);
     text[0] = (event_text){ param->reason.ptr, (size_t)param->reason.slen };
     text[1] = (event_text){ copy, length };
     text[2] = (event_text){ source, strlen(source) };
-    text[3] = (event_text){ local, strlen(local) };
+    text[3] = (event_text){ addresses,
+                            print_addresses(addresses, sizeof addresses,
+                                            rdata) };
     finish(c, &event, text);
 }
 
