@@ -176,6 +176,8 @@ class Flow(Keeper):
         client = self.clients[index]
         if client is not None:
             client._target += 1
+            with suppress(OSError, PjsipError):  # no such route: the attempt itself will say so
+                client._aim(client._targets[client._target])
 
     def _bound_for(self) -> float | None:
         now = self.clock.wall()

@@ -61,7 +61,7 @@ MAX_CACHE_SECONDS = 86400.0
 MAX_CACHED = 4096
 MAX_TARGETS = 32
 # One name may take for ever, and so takes one of these.
-MAX_THREADS = 128
+MAX_THREADS = 512
 
 
 class Resolver:
@@ -113,10 +113,6 @@ class Resolver:
                 del self._waiting[query]
                 targets, reason = [], failure(query.host, "there is no thread to be had")
         callback(list(targets), reason)
-
-    def lookup(self, host: str, callback: Callable[[list[str]], object]) -> None:
-        """The addresses of :meth:`find` alone."""
-        self.find(Query(host), lambda targets, _: callback([each.address for each in targets]))
 
     def forget(self) -> None:
         """Ask anew for every name: the network has changed."""

@@ -48,7 +48,8 @@ class AccountConfig:
     registrars: Sequence[str | RegistrarConfig] = ()
     credentials: Credentials | Sequence[Credentials] = ()
     expires: int = 300  #: seconds asked for (pjsua: ``reg_timeout``)
-    #: seconds before expiry to refresh; default: a fifth of the grant, 5 to 32
+    #: seconds before expiry to refresh, yet never within 5 s of the last time; default: a fifth of
+    #: the grant, 5 to 32
     refresh_margin: int | None = None
     timeout: float | None = None  #: seconds for one request; default: SIP timer F, 32 s
     retry: RetryPolicy | None = DEFAULT_POLICY  #: None: never by itself

@@ -426,6 +426,8 @@ class Endpoint:
 
     def _stop(self, engine: Engine, timeout: float) -> None:
         stopped = False
+        for account in list(self._accounts.values()):
+            account.close()  # while its last event can be delivered
         try:
             stopped = engine.close(timeout)
         finally:

@@ -118,6 +118,7 @@ class RegistrationClient:
         "_streams",
         "_target",
         "_targets",
+        "_unresolved",
         "closed",
         "transport",
     )
@@ -144,6 +145,7 @@ class RegistrationClient:
         # Servers behind the registrar's name, and the one that an account asks (RFC 3263 §4).
         self._targets: list[Target] = []
         self._target = 0
+        self._unresolved = ""  # why the last lookup gave nothing
         self._address = ""  # of the registrar, when the transport was chosen
         self._contact_address = ""  # host:port in a Contact of our making
         self.closed = False
@@ -352,7 +354,7 @@ class RegistrationClient:
 
     def _query(self) -> Query:
         """What RFC 3263 asks of the registrar's URI, or of the first route's."""
-        hop, transport = self._config.next_hop, self.transport or self._config.transport
+        hop, transport = self._config.next_hop, self._config.transport
         named = transport.protocol if transport else hop.params.get("transport", "").lower()
         secure = hop.scheme == "sips"
         if secure and named == "tcp":
@@ -361,31 +363,51 @@ class RegistrationClient:
 
     def _resolved(self, targets: list[Target], reason: str) -> None:
         if targets:
-            protocol = targets[0].protocol or self._config.next_hop.transport
-            self._targets = [t for t in targets if (t.protocol or protocol) == protocol]
-            self._create(targets[0].address, protocol)
+            self._targets = targets
+            self._create(targets[0].address, self._protocol_of(targets[0]))
         else:
-            host = self._config.next_hop.host
-            reason = f"host name {host!r} cannot be resolved" + (f": {reason}" if reason else "")
             self._fail_held(errors.ResolveError(reason, errors.PJ_ERESOLVE))
+
+    def _protocol_of(self, target: Target) -> str:
+        return target.protocol or self._config.next_hop.transport
+
+    def _suits(self, target: Target) -> bool:
+        """Whether *target* is reached by the transport that the regc is bound to."""
+        transport = self.transport
+        return (
+            transport is not None
+            and self._protocol_of(target) == transport.protocol
+            and (":" in target.address) == transport.is_ipv6
+        )
 
     def _answer(self, query: int) -> None:
         """PJSIP is about to send and asks for the registrar's address."""
-        transport = self.transport
 
         def found(targets: list[Target], reason: str) -> None:
-            protocol = transport.protocol if transport else ""
-            fit = [t for t in targets if t.protocol in ("", protocol)]
+            fit = list(filter(self._suits, targets))
             if self._flow is not None and fit:
                 # One at a time: which of them is next is the account's to decide, and it stays
                 # with the one that serves as long as the name stands for it.
                 now = self._targets[self._target] if self._target < len(self._targets) else None
                 if now not in fit:
-                    self._targets, self._target = fit, 0
+                    self._targets, self._target = targets, targets.index(fit[0])
                 fit = [self._targets[self._target]]
+            self._unresolved = "" if fit else reason or "no address fits the transport"
             _ffi.resolved(query, [host_port(t.address, t.port) for t in fit])
 
         self._endpoint._resolver.find(self._query(), found)
+
+    def _aim(self, target: Target) -> None:
+        """Go by another transport where *target* is not reached by the present one."""
+        config = self._config
+        if self._suits(target) or config.transport is not None:
+            return
+        protocol, address = self._protocol_of(target), target.address
+        tls = config.tls if protocol == "tls" else None
+        transport = self._endpoint._transport_for(protocol, address, tls)
+        host = self._endpoint._local_address(address) if transport.is_wildcard else transport.host
+        self._address = address
+        self._move(transport, host, transport.port)
 
     def _bound_held(self, request: _Request) -> None:
         """End *request* in time even while the name is being resolved."""
@@ -484,7 +506,7 @@ class RegistrationClient:
             self._quiet("move", _ffi.SET_TRANSPORT, strings, 1)
             self.transport = transport
         self._contact_address = host_port(host, port)
-        if (contact,) != self._contacts:
+        if self._config.contacts is None and (contact,) != self._contacts:
             self._contacts = (contact,)
             self._quiet("move", _ffi.SET_CONTACTS, [contact], 1)
 
@@ -610,6 +632,8 @@ class RegistrationClient:
         raw = record.text[1]
         response = Response(raw, _ffi.text_of(record.text[2])) if raw else None
         reason = _ffi.text_of(record.text[0])
+        if record.code == 502 and response is None:
+            reason = self._unresolved or reason
         attempt = self._attempt_number()
         error: errors.PjsipError | None = None
         cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
