@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
 from ._operation import Operation
@@ -70,11 +70,23 @@ from .retry import FAILOVER, RETRY, STOP, RetryPolicy, Verdict
 from .tls import TlsConfig
 from .transport import Transport
 
+if TYPE_CHECKING:
+    from ._accounts_file import AccountsFileError, load_accounts, save_accounts
+
 # A library does not print: without handlers of the program's own, its records go nowhere.
 for _name in ("pjsip_py", "pjsip"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 __version__: str = _ffi.build_info()["version"]
+
+
+def __getattr__(name: str) -> Any:
+    """Who keeps no accounts in files is spared the import of what reads them."""
+    if name in ("AccountsFileError", "load_accounts", "save_accounts"):
+        from . import _accounts_file
+
+        return getattr(_accounts_file, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build_info() -> dict[str, Any]:
@@ -90,6 +102,7 @@ __all__ = [
     "AccountConfig",
     "AccountEvent",
     "AccountState",
+    "AccountsFileError",
     "AuthenticationError",
     "Binding",
     "CallbackFailed",
@@ -147,4 +160,6 @@ __all__ = [
     "__version__",
     "build_info",
     "errors",
+    "load_accounts",
+    "save_accounts",
 ]

@@ -7,7 +7,6 @@ alive once, not once an account.
 
 from __future__ import annotations
 
-import random
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +128,7 @@ class Paths:
             path.timer = None
 
     def _plan(self, path: Path) -> None:
-        self._later(path, random.uniform(*path.interval), self._ping)
+        self._later(path, _within(path.interval), self._ping)
 
     def _later(self, path: Path, seconds: float, call: Any) -> None:
         path.serial += 1
@@ -153,9 +152,15 @@ class Paths:
 
         def check(path: Path) -> None:
             if path.heard >= sent:
-                self._later(path, random.uniform(*path.interval) - path.pong_timeout, self._ping)
+                self._later(path, _within(path.interval) - path.pong_timeout, self._ping)
             else:
                 # Deaf, though nobody closed it: PJSIP reports its end, which lost() then hears.
                 _ffi.connection_close(path.key[1])
 
         self._later(path, path.pong_timeout, check)
+
+
+def _within(interval: tuple[float, float]) -> float:
+    import random
+
+    return random.uniform(*interval)

@@ -249,6 +249,8 @@ class Keeper:
 
     def _first(self) -> int:
         """Where a walk begins: where the last one ended, unless that asked to be left alone."""
+        if not self._not_before:
+            return self.index
         ring = [(self.index + step) % self.count for step in range(self.count)]
         return next((i for i in ring if not self._wait_for(i)), self.index)
 

@@ -111,6 +111,8 @@ class Account:
 
     @property
     def _best(self) -> Flow:
+        if len(self._flows) == 1:
+            return self._flows[0]
         return min(self._flows, key=lambda flow: _RANK.index(flow.state))
 
     @property

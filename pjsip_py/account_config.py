@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -21,8 +20,8 @@ DEFAULT_POLICY = RetryPolicy()  # one for all
 MAX_REGISTRARS = 8
 MAX_FLOWS = 8
 _URN = re.compile(r"urn:[A-Za-z0-9][A-Za-z0-9\-]{0,31}:[A-Za-z0-9()+,\-.:=@;$_!*'%/?#]+")
-# Names of this library's instance-ids, which stay the same from run to run (RFC 5626 §4.1).
-_NAMESPACE = uuid.UUID("7a1f7a36-3c0a-5b8e-9c53-2f0f6f1f2b64")
+# The name space of this library's instance-ids.
+_NAMESPACE = "7a1f7a36-3c0a-5b8e-9c53-2f0f6f1f2b64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +227,14 @@ def _is_secure(entry: RegistrarConfig) -> bool:
 
 def instance_id(aor: str) -> str:
     """The same for an AOR on this machine from run to run (RFC 5626 §4.1)."""
+    import uuid
+
     try:
         with open("/etc/machine-id", encoding="ascii") as file:
             machine = file.read().strip()
     except (OSError, UnicodeDecodeError):
         machine = f"{uuid.getnode():012x}"
-    return f"urn:uuid:{uuid.uuid5(_NAMESPACE, f'{machine}/{aor}')}"
+    return f"urn:uuid:{uuid.uuid5(uuid.UUID(_NAMESPACE), f'{machine}/{aor}')}"
 
 
 FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)

@@ -130,6 +130,9 @@ class Streams:
         with self._lock:
             self._refs = tuple(r for r in self._refs if r() not in (None, stream))
 
+    def __bool__(self) -> bool:
+        return any(r() is not None for r in self._refs) if self._refs else False
+
     def __iter__(self) -> Iterator[EventStream]:
         return (stream for r in self._refs if (stream := r()) is not None)
 
@@ -718,9 +721,10 @@ class Endpoint:
 
     def _listens(self, kind: type[Event], streams: Streams | None) -> bool:
         """Whether anybody would get an event of this class."""
-        if any(issubclass(kind, wanted) for wanted in tuple(self._handlers)):
-            return True
-        return any(True for each in (streams, self._streams) if each for _ in each)
+        for wanted in tuple(self._handlers) if self._handlers else ():
+            if issubclass(kind, wanted):
+                return True
+        return bool(self._streams) or bool(streams)
 
     def _emit(self, event: Event, streams: Streams | None = None) -> bool:
         seen = False

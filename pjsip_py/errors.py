@@ -20,6 +20,7 @@ PjsipError
  │   └─ ResolveError             the host name
  ├─ InvalidUriError              also a ValueError
  ├─ ConfigError                  any other bad argument; also a ValueError
+ │   └─ AccountsFileError        … in a file of accounts, with file, line and key
  ├─ ClosedError                  the object, or its endpoint, is closed
  ├─ EndpointBusyError            a second open endpoint in one process
  ├─ ForkedError                  used in a child process

@@ -34,7 +34,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegStarted(Event):
-    """A REGISTER is about to leave (pjsua's ``on_reg_started``); its :class:`RegState` follows."""
+    """A REGISTER is about to leave (pjsua's ``on_reg_started``).
+
+    Its :class:`RegState` follows, unless its client is closed before.
+    """
 
     client: RegistrationClient = field(repr=False)
     account: Account | None = field(repr=False, default=None)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -128,6 +127,8 @@ class RetryPolicy:
         return min(float(asked), self.maximum_retry_after)
 
     def _uniform(self, least: float, most: float, key: str) -> float:
+        import random  # here and elsewhere: the package's import need not wait for it
+
         if self.seed is None:
             return random.uniform(least, most)
         return random.Random(f"{self.seed}/{key}").uniform(least, most)

@@ -25,6 +25,7 @@ NAMES = {
     "AccountConfig",
     "AccountEvent",
     "AccountState",
+    "AccountsFileError",
     "AuthenticationError",
     "Binding",
     "CallbackFailed",
@@ -85,6 +86,8 @@ NAMES = {
     "__version__",
     "build_info",
     "errors",
+    "load_accounts",
+    "save_accounts",
 }
 
 MEMBERS = {
@@ -113,7 +116,7 @@ def test_the_names() -> None:
     for name in NAMES:
         assert getattr(pjsip, name) is not None
     visible = {n for n, v in vars(pjsip).items() if not n.startswith("_") and not _is_module(v)}
-    assert visible <= {*NAMES, "annotations", "Any"}, "imported, and not in __all__"
+    assert visible <= {*NAMES, "annotations", "Any", "TYPE_CHECKING"}, "imported, and not in __all__"
 
 
 def _is_module(value: object) -> bool:
