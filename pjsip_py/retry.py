@@ -26,8 +26,9 @@ STOP, RETRY, FAILOVER = Verdict.STOP, Verdict.RETRY, Verdict.FAILOVER
 
 # RFC 3263 §4.3 calls these the failures after which the next server is tried.
 _FAILOVER_CODES = frozenset({408, 503})
-# A server's error that another try cannot mend: not implemented, version, message too large.
-_FATAL_5XX = frozenset({501, 505, 513})
+# A server's error that another try cannot mend: not implemented, version, message too large, no
+# such push service.
+_FATAL_5XX = frozenset({501, 505, 513, 555})
 # With a Retry-After these mean "not now" (RFC 3261 §20.33).
 _RETRY_AFTER_CODES = frozenset({404, 413, 480, 486, 500, 503, 600, 603})
 
@@ -76,6 +77,7 @@ class RetryPolicy:
             check_int("seed", self.seed, -(2**63), 2**63)
         if not isinstance(self.per_code, Mapping):
             raise ConfigError("per_code must be a mapping from status code to verdict")
+        object.__setattr__(self, "per_code", dict(self.per_code))
         for code, verdict in self.per_code.items():
             check_int("per_code", code, 300, 699)
             if not isinstance(verdict, Verdict):
@@ -107,7 +109,7 @@ class RetryPolicy:
         if failures <= 1:
             return self.initial
         try:
-            bound = min(self.maximum, self.initial * self.factor ** (failures - 1))
+            bound = min(self.maximum, self.initial * float(self.factor) ** (failures - 1))
         except OverflowError:
             bound = self.maximum
         if self.jitter == "none":

@@ -30,6 +30,8 @@ def programs() -> Path:
 # These show best through the whole of the stack: see the tests at the end.
 WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-listen-failure"}
 WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
+# tests/test_retry.py has more of these.
+WHOLE |= {"malformed-response-headers", "interval-too-brief-bounds"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 
@@ -163,3 +165,46 @@ def test_a_tls_listener_that_cannot_listen_says_so(ep: pjsip.Endpoint) -> None:
     with pytest.raises(pjsip.TransportError) as raised:
         ep.listen("tls", "127.0.0.1", taken.port)
     assert raised.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "4000000000"},
+        {"Retry-After": "Sun, 22 Nov 2026 19:00:00 GMT"},
+        {"Expires": "soon", "Retry-After": "7"},
+        {"Contact": "<sip:alice@", "Min-Expires": ""},
+    ],
+)
+def test_a_response_with_a_header_that_does_not_parse_counts(
+    ep: pjsip.Endpoint, headers: dict[str, str]
+) -> None:
+    with Registrar(users=None) as registrar:
+        registrar.answer_next(503, headers=headers)
+        client = ep.registration(registrar.uri(), "sip:alice@example.com")
+        with pytest.raises(pjsip.ServerError):
+            client.register(timeout=2).result(5)
+        assert len(registrar.requests) == 1
+
+
+def test_a_challenge_of_another_scheme_is_told(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=None) as registrar:
+        registrar.answer_next(401, headers={"WWW-Authenticate": 'Basic realm="example.com"'})
+        client = ep.registration(
+            registrar.uri(),
+            "sip:alice@example.com",
+            credentials=pjsip.Credentials("alice", "secret"),
+        )
+        with pytest.raises(pjsip.AuthenticationError):
+            client.register(timeout=2).result(5)
+
+
+@pytest.mark.parametrize("least", ["4294967295", "2147483648", "0"])
+def test_an_interval_that_cannot_be_is_refused_once(ep: pjsip.Endpoint, least: str) -> None:
+    with Registrar(users=None) as registrar:
+        registrar.answer_next(423, headers={"Min-Expires": least})
+        registrar.answer_next(423, headers={"Min-Expires": least})
+        client = ep.registration(registrar.uri(), "sip:alice@example.com")
+        with pytest.raises(pjsip.IntervalTooBrief):
+            client.register(timeout=2).result(5)
+        assert len(registrar.requests) == 1

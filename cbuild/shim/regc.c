@@ -231,18 +231,20 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
 }
 
 /* Before PJSIP asks again by itself, with the interval that the registrar
-   insists on. */
+   insists on; once: one that grows each time is not followed. */
 static void on_reg_tsx(struct pjsip_regc_tsx_cb_param *param)
 {
     client *c = param->cbparam.token;
-    const pjsip_min_expires_hdr *least;
+    pjsip_min_expires_hdr *least;
 
     if (param->cbparam.code != PJSIP_SC_INTERVAL_TOO_BRIEF ||
         !param->cbparam.rdata)
         return;
     least = pjsip_msg_find_hdr(param->cbparam.rdata->msg_info.msg,
                                PJSIP_H_MIN_EXPIRES, NULL);
-    if (least)
+    if (least && c->min_expires)
+        least->ivalue = 0; /* which ends the request */
+    else if (least)
         c->min_expires = least->ivalue > INT32_MAX ? INT32_MAX
                                                    : (uint32_t)least->ivalue;
 }
