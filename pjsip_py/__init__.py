@@ -22,6 +22,7 @@ from .account_config import AccountConfig, RegistrarConfig
 from .auth import Credentials
 from .endpoint import Endpoint, EndpointConfig, EventStream
 from .errors import (
+    AccountsFileError,
     AuthenticationError,
     ClosedError,
     ConfigError,
@@ -71,7 +72,7 @@ from .tls import TlsConfig
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from ._accounts_file import AccountsFileError, load_accounts, save_accounts
+    from ._accounts_file import load_accounts, save_accounts
 
 # A library does not print: without handlers of the program's own, its records go nowhere.
 for _name in ("pjsip_py", "pjsip"):
@@ -82,7 +83,7 @@ __version__: str = _ffi.build_info()["version"]
 
 def __getattr__(name: str) -> Any:
     """Who keeps no accounts in files is spared the import of what reads them."""
-    if name in ("AccountsFileError", "load_accounts", "save_accounts"):
+    if name in ("load_accounts", "save_accounts"):
         from . import _accounts_file
 
         return getattr(_accounts_file, name)

@@ -14,8 +14,17 @@ from .errors import ConfigError, InvalidUriError
 from .retry import RetryPolicy
 from .tls import TlsConfig
 from .transport import Transport
-from .uri import check_fields, check_int, check_seconds, check_text, default_registrar, parse_aor
+from .uri import (
+    check_bool,
+    check_fields,
+    check_int,
+    check_seconds,
+    check_text,
+    default_registrar,
+    parse_aor,
+)
 
+_OWN = ("registrar", "route", "tls", "transport")  # what each of several registrars may have
 DEFAULT_POLICY = RetryPolicy()  # one for all
 MAX_REGISTRARS = 8
 MAX_FLOWS = 8
@@ -142,9 +151,9 @@ class AccountConfig:
                 refresh_margin=self.refresh_margin,
             )
         except (ConfigError, InvalidUriError) as error:
-            if not several:
+            if not several or not str(error).startswith(_OWN):
                 raise
-            raise type(error)(f"registrars: {entry.uri!r}: {error}") from None
+            raise type(error)(f"registrars: {error}") from None
 
     def _check_policy(self) -> None:
         if self.tls is not None and not any(config.tls for config in self._checked):
@@ -158,8 +167,7 @@ class AccountConfig:
         check_seconds("pong_timeout", self.pong_timeout, 0.1, 300)
         if check_int("contact_rewrite", self.contact_rewrite, 0, 2) == 2 and self.contacts:
             raise ConfigError("contact_rewrite=2 and contacts contradict each other")
-        if not isinstance(self.register_on_add, bool):
-            raise ConfigError("register_on_add must be True or False")
+        check_bool("register_on_add", self.register_on_add)
         margin, expires = self.refresh_margin, self.expires
         if margin is not None and expires is not None and margin >= expires:
             raise ConfigError("refresh_margin must be less than expires")

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from ._secret import StrPath, read_secret, references
 from .errors import ConfigError
 from .uri import check_text
 
@@ -32,7 +34,7 @@ class Credentials:
     :raises ConfigError: when a field is missing, malformed or contradicts another.
     """
 
-    __slots__ = ("_secrets", "min_algorithm", "realm", "username")
+    __slots__ = ("_references", "_secrets", "min_algorithm", "realm", "username")
 
     def __init__(
         self,
@@ -57,6 +59,9 @@ class Credentials:
         if min_algorithm is not None and min_algorithm not in ALGORITHMS:
             raise ConfigError(f"min_algorithm must be one of {', '.join(ALGORITHMS)}")
         self.min_algorithm = min_algorithm
+        # Where the secret was found; None if it was given as it is.
+        given = {"password": password} if ha1 is None else {"ha1": ha1}
+        self._references = references(given)
         # (secret, algorithm of the HA1 or "" for a password), as C takes them.
         self._secrets: tuple[tuple[str, str], ...]
         if password is not None:
@@ -65,6 +70,44 @@ class Credentials:
             if realm == "*":
                 raise ConfigError("ha1 is made for one realm: name it by realm=")
             self._secrets = tuple(_ha1_items(ha1))
+
+    @classmethod
+    def from_reference(
+        cls,
+        username: str,
+        password: str | None = None,
+        *,
+        realm: str = "*",
+        ha1: str | Mapping[str, str] | None = None,
+        min_algorithm: str | None = None,
+        base: StrPath | None = None,
+    ) -> Credentials:
+        """Credentials whose *password* or *ha1* stands elsewhere, and that remember where.
+
+        A reference is ``env:NAME``, ``file:/path`` (one line feed at its end is not part of the
+        secret) or ``keyring:service/username``.  It is read once, here.
+
+        :param base: folder of relative ``file:`` paths, by default the working directory.
+        :raises ConfigError: a reference leads nowhere, or is none but a secret written out.
+        """
+
+        def read(field: str, given: object) -> Any:
+            if given is None:
+                return None
+            if field == "ha1" and isinstance(given, Mapping):
+                return {algorithm: read("ha1", value) for algorithm, value in given.items()}
+            try:
+                return read_secret(given, base)
+            except ConfigError as error:
+                raise ConfigError(f"{field}: {error}") from None
+
+        return cls(
+            username,
+            read("password", password),
+            realm=realm,
+            ha1=read("ha1", ha1),
+            min_algorithm=min_algorithm,
+        )
 
     def _strings(self) -> Iterable[list[str]]:
         for secret, kind in self._secrets:
@@ -85,7 +128,8 @@ class Credentials:
 
     def __repr__(self) -> str:
         kind = "password" if self._secrets[0][1] == "" else "ha1"
-        return f"Credentials({self.username!r}, {kind}=<hidden>, realm={self.realm!r})"
+        shown = "<hidden>" if self._references is None else self._references[kind]
+        return f"Credentials({self.username!r}, {kind}={shown}, realm={self.realm!r})"
 
 
 def _secret(field: str, value: object) -> str:

@@ -41,7 +41,7 @@ from .events import (
 from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport, check_listen
-from .uri import check_fields, check_int, check_seconds, check_text
+from .uri import check_bool, check_fields, check_int, check_seconds, check_text
 
 if TYPE_CHECKING:
     import asyncio
@@ -86,6 +86,7 @@ class EndpointConfig:
         check_seconds("worker_tick", self.worker_tick, 0.001, 60)
         for name in ("t1", "t2", "t4", "td"):
             check_seconds(name, getattr(self, name), 0.001, 600)
+        check_bool("trace", self.trace)
         check_int("log_level", self.log_level, 0, 5)
         if self.seed is not None:
             check_int("seed", self.seed, 0, 2**64 - 1)

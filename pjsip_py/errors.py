@@ -63,6 +63,33 @@ class ConfigError(PjsipError, ValueError):
     """An argument that is unknown, out of range or contradicts another; names the field."""
 
 
+class AccountsFileError(ConfigError):
+    """What is wrong in a file of accounts, and where; ``others`` holds what else was found.
+
+    *line* counts from 1 and is None where the whole file is meant; *key* is as in
+    ``retry.initial`` or ``registrars[1].uri``.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        path: str = "",
+        line: int | None = None,
+        key: str = "",
+        others: tuple[AccountsFileError, ...] = (),
+    ) -> None:
+        super().__init__(text, path, line, key, others)
+        self.path = path
+        self.line = line
+        self.key = key
+        self.others = others
+
+    def __str__(self) -> str:
+        where = self.path + (f":{self.line}" if self.line is not None else "")
+        text = f"{where}: {self.args[0]}" if where else self.args[0]
+        return "\n".join([text, *map(str, self.others)])
+
+
 class ClosedError(PjsipError):
     pass
 

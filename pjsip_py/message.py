@@ -159,9 +159,9 @@ def _outside_quotes(text: str) -> Iterator[str]:
 
 
 def _int(text: str | None, maximum: int = 2**32 - 1) -> int | None:
-    """The digits at the start of *text*, bounded; None without any."""
-    found = re.match(r"\s*([0-9]{1,10})", text or "")
-    return min(int(found[1]), maximum) if found else None
+    """The number at the start of *text*, bounded; None without any."""
+    found = re.match(r"\s*([0-9]+)(?![\w.])", text or "")
+    return min(int(found[1][:20]), maximum) if found else None
 
 
 class Response:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .errors import AuthenticationError, ConfigError, PjsipError, StaleNonceError, TransportError
-from .uri import check_int, check_seconds
+from .uri import check_bool, check_int, check_seconds
 
 
 class Verdict(Enum):
@@ -71,8 +71,7 @@ class RetryPolicy:
             raise ConfigError("jitter must be 'full', 'half' or 'none'")
         if self.max_attempts is not None:
             check_int("max_attempts", self.max_attempts, 1, 2**31)
-        if not isinstance(self.honour_retry_after, bool):
-            raise ConfigError("honour_retry_after must be True or False")
+        check_bool("honour_retry_after", self.honour_retry_after)
         if self.seed is not None:
             check_int("seed", self.seed, -(2**63), 2**63)
         if not isinstance(self.per_code, Mapping):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigError, TlsError
-from .uri import check_seconds, check_text
+from .uri import check_bool, check_seconds, check_text
 
 StrPath = str | os.PathLike[str]
 
@@ -56,6 +56,7 @@ class TlsConfig:
                 raise ConfigError("key_password without key_file")
         if not self.versions or not set(self.versions) <= set(_VERSIONS):
             raise ConfigError(f"versions must be some of {', '.join(_VERSIONS)}")
+        check_bool("insecure", self.insecure)
         check_seconds("timeout", self.timeout, 0.1, 300)
 
     def _check_readable(self, field: str) -> None:

@@ -23,7 +23,7 @@ MAX_TEXT = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPED = r"%[0-9A-Fa-f]{2}"
 _USER = rf"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|{_ESCAPED})+"
-_URI_PASSWORD = re.compile(r"(?i)sips?:[^@:]*:[^@]*@")
+_URI_PASSWORD = re.compile(r"(?i)\bsips?:[^@:]*:[^@]*@")
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9_.\-]*[A-Za-z0-9])?\.?"
 _PARAM = rf"(?:[A-Za-z0-9\-_.!~*'()\[\]/:&+$]|{_ESCAPED})+"
 _URI = re.compile(
@@ -99,7 +99,21 @@ def check_int(field: str, value: object, minimum: int, maximum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{field} must be an int, not {type(value).__name__}")
     if not minimum <= value <= maximum:
-        raise ConfigError(f"{field} must be {minimum} to {maximum}, not {value}")
+        raise ConfigError(f"{field} must be {minimum} to {maximum}, not {_shown(value)}")
+    return value
+
+
+def _shown(value: float) -> str:
+    """Not an error of its own for a number that Python does not print."""
+    try:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    except (OverflowError, ValueError):
+        return "a number of thousands of digits"
+
+
+def check_bool(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field} must be True or False, not {type(value).__name__}")
     return value
 
 
@@ -107,7 +121,7 @@ def check_seconds(field: str, value: object, minimum: float, maximum: float) -> 
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{field} must be a number of seconds, not {type(value).__name__}")
     if not minimum <= value <= maximum:
-        raise ConfigError(f"{field} must be {minimum:g} to {maximum:g} s, not {value:g}")
+        raise ConfigError(f"{field} must be {minimum:g} to {maximum:g} s, not {_shown(value)}")
     return float(value)
 
 
@@ -117,7 +131,7 @@ def parse_uri(field: str, value: object) -> SipUri:
         text = check_text(field, value, maximum=MAX_URI)
     except ConfigError as error:
         raise InvalidUriError(str(error)) from None
-    if _URI_PASSWORD.match(text):
+    if _URI_PASSWORD.search(text):
         raise InvalidUriError(
             f"{field}: a password in a URI travels in clear text (RFC 3261 §19.1.1): "
             "give Credentials"

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A world in which the policy's time stands still: an endpoint on a FakeClock, and its events."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+import pjsip_py as pjsip
+from pjsip_py.testing import FakeClock, ReceivedRequest, Registrar
+
+E = TypeVar("E", bound=pjsip.Event)
+AOR = "sip:alice@example.com"
+PASSWORD = "correct-horse"
+ALICE = pjsip.Credentials("alice", PASSWORD)
+DEADLINE = 5.0  # s, for anything that is expected to happen
+SILENT = 0.1  # s, a request's timeout at a registrar that does not answer
+
+
+class World:
+    """An endpoint with a clock of its own, and every event of it in ``events``.
+
+    Leaving it closes the endpoint; what a handler raised is raised there.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = FakeClock()
+        self.ep = pjsip.Endpoint(strict=True, clock=self.clock, **options)
+        self.events: list[pjsip.Event] = []
+        self._arrived = threading.Condition()
+        self.ep.on(pjsip.Event, self._note)
+
+    def __enter__(self) -> World:
+        self.ep.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ep.close(network=False)
+
+    def _note(self, event: pjsip.Event) -> None:
+        with self._arrived:
+            self.events.append(event)
+            self._arrived.notify_all()
+
+    def account(
+        self, *registrars: Registrar | str, aor: str = AOR, **options: Any
+    ) -> pjsip.Account:
+        """An account at these registrars, the preferred one first."""
+        uris = [r if isinstance(r, str) else r.uri() for r in registrars]
+        where = {"registrar": uris[0]} if len(uris) == 1 else {"registrars": uris}
+        merged: dict[str, Any] = {"timeout": DEADLINE, **where, **options}
+        account: pjsip.Account = self.ep.add_account(aor, **merged)
+        return account
+
+    def of(self, kind: type[E], account: pjsip.Account | None = None) -> list[E]:
+        """The events of class ``kind`` so far, those of ``account`` alone if given."""
+        return [
+            event
+            for event in list(self.events)
+            if isinstance(event, kind)
+            and (account is None or getattr(event, "account", None) is account)
+        ]
+
+    def outcomes(self, account: pjsip.Account | None = None) -> list[int]:
+        return [event.code for event in self.of(pjsip.RegState, account)]
+
+    def states(self, account: pjsip.Account | None = None) -> list[str]:
+        return [event.state for event in self.of(pjsip.AccountState, account)]
+
+    def wait(self, done: Callable[[], object], what: str = "it") -> None:
+        """Wait until ``done()``, asked again after every event."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: bool(done()), DEADLINE):
+                raise AssertionError(f"waited {DEADLINE} s for {what}; {self.events[-5:]}")
+
+    def wait_state(self, account: pjsip.Account, *states: str) -> None:
+        """Wait until the last AccountState says one of ``states``, and the account as well."""
+
+        def there() -> bool:
+            seen = self.states(account)
+            return account.state in states and bool(seen) and seen[-1] == account.state
+
+        self.wait(there, f"{states}, it is {account.state}")
+
+    def settle(self) -> None:
+        """All that was queued before the call has been delivered after it."""
+        done = threading.Event()
+        self.ep._running_engine().call_later(0, done.set)
+        assert done.wait(DEADLINE)
+
+    def due(self, account: pjsip.Account) -> float:
+        """Seconds until the attempt that the account has planned."""
+        assert account.retry_at is not None, f"{account} plans nothing"
+        return account.retry_at - self.clock.wall()
+
+    def retry(self, account: pjsip.Account) -> pjsip.RegState:
+        """Let the planned attempt happen; its outcome, the account then being at rest again."""
+        seen = len(self.outcomes(account))
+        self.clock.advance(self.due(account) + 1e-6)
+        self.rest(account, seen + 1)
+        return self.of(pjsip.RegState, account)[-1]
+
+    def rest(self, account: pjsip.Account, outcomes: int = 0) -> None:
+        """Wait for so many outcomes in all, and until nothing is under way any more."""
+
+        def still() -> bool:
+            return len(self.outcomes(account)) >= outcomes and account.state not in (
+                "registering",
+                "unregistering",
+            )
+
+        self.wait(still, f"rest and {outcomes} outcomes, not {self.outcomes(account)}")
+        self.settle()
+
+    def fails(self, account: pjsip.Account) -> pjsip.PjsipError:
+        """``register()``, which does not succeed: what it raised."""
+        error = account.register().exception(DEADLINE)
+        assert isinstance(error, pjsip.PjsipError)
+        self.settle()
+        return error
+
+
+def about(seconds: Any) -> Any:
+    return pytest.approx(seconds, abs=0.01)
+
+
+def closed_port() -> str:
+    """The URI of a registrar on TCP that is not there: its port refuses."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"sip:127.0.0.1:{sock.getsockname()[1]};transport=tcp"
+
+
+def registers(registrar: Registrar, aor: str | None = None) -> list[ReceivedRequest]:
+    """The REGISTERs that arrived, each one once."""
+    return [r for r in registrar.requests if aor is None or r.aor == aor]
+
+
+def until(done: Callable[[], object], what: str) -> None:
+    """Wait for what is no event of the endpoint's."""
+    deadline = time.monotonic() + DEADLINE
+    while not done():
+        assert time.monotonic() < deadline, f"waited {DEADLINE} s for {what}"
+        time.sleep(0.005)
+
+
+def serves(registrar: Registrar, aor: str = AOR) -> Sequence[str]:
+    """URIs of the contacts that the registrar has for ``aor``."""
+    return [binding.uri for binding in registrar.bindings(aor)]
+
+
+class Waiter:
+    """``account.wait_registered()`` on a thread of its own."""
+
+    def __init__(self, account: pjsip.Account, timeout: float = DEADLINE) -> None:
+        self._found: list[Any] = []
+        before = len(account._waiting)
+        self._thread = threading.Thread(target=self._wait, args=(account, timeout), daemon=True)
+        self._thread.start()
+        until(lambda: len(account._waiting) > before or self._found, "the waiter waits")
+
+    def _wait(self, account: pjsip.Account, timeout: float) -> None:
+        try:
+            self._found.append(account.wait_registered(timeout))
+        except BaseException as error:
+            self._found.append(error)
+
+    def outcome(self) -> Any:
+        """What it returned or raised."""
+        self._thread.join(DEADLINE)
+        assert self._found, "it still waits"
+        return self._found[0]
