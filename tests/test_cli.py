@@ -110,11 +110,11 @@ def open_registrar() -> Iterator[Registrar]:
 # -- help, info, what is not installed ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "demo", "register", "registrar", "info"])
+@pytest.mark.parametrize("command", ["", "demo", "register", "keep", "registrar", "info"])
 def test_help(command: str) -> None:
     output = run(*([command] if command else []), "--help", code=0)
     assert "Usage: pjsip-py" in output
-    assert ("Exit codes:" in output) == (command == "register")
+    assert ("Exit codes:" in output) == (command in ("register", "keep"))
 
 
 def test_without_arguments_it_shows_its_help() -> None:
@@ -386,6 +386,7 @@ def test_json(registrar: Registrar) -> None:
     lines = records(output)
     assert len(lines) == len(output.splitlines())
     assert {line["event"] for line in lines} == {
+        "account_state",
         "transport_state",
         "reg_started",
         "message",

@@ -16,6 +16,7 @@ import pjsip_py
 from . import codes
 from .demo import demo
 from .info import info
+from .keep import keep
 from .register import register
 from .registrar import registrar
 from .screen import ReaderGone, abandon_stdout
@@ -33,11 +34,12 @@ def app() -> None:
     \b
     pjsip-py demo                        see it work, with nothing but this machine
     pjsip-py register sip:you@host       register and stay registered until Ctrl-C
+    pjsip-py keep accounts.toml          keep many accounts registered
     pjsip-py registrar                   a registrar to register at
     """
 
 
-for command in (demo, register, registrar, info):
+for command in (demo, register, keep, registrar, info):
     app.add_command(command)
 
 

@@ -201,6 +201,7 @@ def make_config(aor: str, secret: Secret, options: dict[str, Any]) -> pjsip.Acco
             credentials=secret.credentials(address),
             expires=options["expires"],
             timeout=options["timeout"],
+            retry=None,  # a failure ends the command; `keep` goes on
             contacts=options["contacts"] or None,
             headers=[split_header(each) for each in options["headers"]],
             route=routes,
@@ -288,7 +289,6 @@ class Session:
             if item.error is not None:
                 if self.wants_password(item):
                     self.ask_password(account)
-                    account.register()
                     continue
                 self.explain(item.error)
                 return codes.of_error(item.error)
@@ -317,7 +317,7 @@ class Session:
                 show_default=False,
                 err=True,
             )
-        account.client.set_credentials(self.secret.credentials(aor))
+        account.modify(credentials=self.secret.credentials(aor))  # and it registers again
 
     # -- showing ----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from pjsip_py.errors import PjsipError
 from pjsip_py.events import (
+    AccountEvent,
     Event,
     EventsDropped,
     RegStarted,
@@ -205,12 +207,19 @@ def event_record(event: Event) -> dict[str, Any] | None:
             "local": event.local,
             "algorithm": event.algorithm,
             "attempt": event.attempt,
+            "requests": event.requests,
+            "probe": event.probe,
+            "reg_id": event.reg_id,
+            "min_expires": event.min_expires,
             "retry_in": event.retry_in,
             "retry_after": getattr(event.error, "retry_after", None),
             "local_address": event.local_address,
+            "mapped_address": event.mapped_address,
             "bindings": [_binding_record(each) for each in event.bindings],
             "error": error_record(event.error),
         }
+    if isinstance(event, AccountEvent):
+        return head | _account_record(event)
     if isinstance(event, TransportState):
         return head | {
             "event": "transport_state",
@@ -244,3 +253,13 @@ def _binding_record(binding: Binding) -> dict[str, Any]:
         "params": dict(binding.params),
         "display_name": binding.display_name,
     }
+
+
+def _account_record(event: AccountEvent) -> dict[str, Any]:
+    """AccountState, RegistrarChanged, ContactChanged and GaveUp, field by field."""
+    own = [f.name for f in fields(event) if f.name not in ("time", "seq", "account")]
+    values = {name: getattr(event, name) for name in own}
+    if "error" in values:
+        values["error"] = error_record(values["error"])
+    name = re.sub("(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    return {"event": name, "aor": event.account.aor} | values
