@@ -39,9 +39,11 @@ MAX_REWRITES = 2
 class Flow(Keeper):
     __slots__ = (
         "account",
+        "bound",
         "clients",
         "configs",
         "expires_at",
+        "keeps",
         "last",
         "outbound",
         "path",
@@ -62,6 +64,8 @@ class Flow(Keeper):
         self.last: RegState | None = None  # success
         self.expires_at: float | None = None  # clock.wall()
         self.refresh_at: float | None = None
+        self.bound: tuple[str, ...] = ()  # Contacts of the last success
+        self.keeps = False  # its path alive
         self.path: Path | None = None
         self.rewrites = 0  # of the Contact, in a row
 
@@ -268,6 +272,7 @@ class Flow(Keeper):
     def forget(self) -> None:
         """Closes without a word to the registrar."""
         self.close()
+        self.expires_at = self.refresh_at = None
         self.account._endpoint._paths.leave(self)
         for client in self.clients:
             if client is not None:
@@ -311,6 +316,7 @@ class Flow(Keeper):
             self.account._endpoint._paths.leave(self)
         else:
             self.last = event
+            self.bound = client.contacts
             self.expires_at = now + (event.expires or 0)
             self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
 

@@ -27,18 +27,19 @@ Key = tuple[int, int, str]  # transport handle, connection, address: as _ffi.pin
 
 class Path:
     __slots__ = (
-        *("flows", "heard", "interval", "key", "must_pong", "pong_timeout", "serial"),
-        *("timer", "users"),
+        *("asked", "flows", "heard", "interval", "keepers", "key", "must_pong", "pong_timeout"),
+        *("serial", "timer", "users"),
     )
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.users = 0
+        self.keepers = 0  # of them, who want it kept alive
         self.flows: set[Flow] | None = set() if key[1] else None  # of a connection
         self.interval = _STREAM if key[1] else _UDP
         self.pong_timeout = 10.0
         self.must_pong = False  # the other end has shown that it answers
-        self.heard = 0.0
+        self.heard = self.asked = 0.0  # last sign of life; first keep-alive since
         self.timer: Any = None
         self.serial = 0
 
@@ -69,26 +70,37 @@ class Paths:
             if path.flows is not None:
                 path.flows.add(flow)
         path.heard = self._clock.time()
-        if keep_alive is not None:
+        path.keepers += (keep_alive != 0) - flow.keeps
+        flow.keeps = keep_alive != 0
+        if keep_alive:
             path.interval = (0.8 * keep_alive, keep_alive)
-        elif flow_timer:
+        elif flow_timer and flow.keeps:
             most = min(max(float(flow_timer), _LEAST_FLOW_TIMER), _MOST_FLOW_TIMER)
             path.interval = (0.8 * most, most)  # §4.4.1: 80 to 100 % of it
         if flow_timer and key[1]:
             path.must_pong = True  # §5.4: who sends Flow-Timer answers keep-alives
         path.pong_timeout = pong_timeout
-        if path.timer is None and path.interval[1] > 0:
-            self._plan(path)
+        self._start_or_stop(path)
+
+    def _start_or_stop(self, path: Path) -> None:
+        if path.keepers and path.timer is None:
+            self._later(path, _within(path.interval), self._ping)
+        elif not path.keepers and path.timer is not None:
+            self._stop(path)
 
     def leave(self, flow: Flow) -> None:
         path, flow.path = flow.path, None
         if path is None:
             return
         path.users -= 1
+        path.keepers -= flow.keeps
+        flow.keeps = False
         if path.flows is not None:
             path.flows.discard(flow)
         if path.users == 0:
             self._drop(path)
+        else:
+            self._start_or_stop(path)
 
     def connections(self) -> list[int]:
         return list(self._by_connection)
@@ -111,7 +123,7 @@ class Paths:
         self._drop(path)
         flows = path.flows or set()
         for flow in flows:
-            flow.path = None
+            flow.path, flow.keeps = None, False
         return flows
 
     def close(self) -> None:
@@ -122,13 +134,13 @@ class Paths:
         if self._paths.get(path.key) is path:
             del self._paths[path.key]
             self._by_connection.pop(path.key[1], None)
+        self._stop(path)
+
+    def _stop(self, path: Path) -> None:
         path.serial += 1
         if path.timer is not None:
             self._clock.cancel(path.timer)
             path.timer = None
-
-    def _plan(self, path: Path) -> None:
-        self._later(path, _within(path.interval), self._ping)
 
     def _later(self, path: Path, seconds: float, call: Any) -> None:
         path.serial += 1
@@ -144,20 +156,23 @@ class Paths:
             path.timer = self._clock.call_later(max(seconds, 0.01), due)
 
     def _ping(self, path: Path) -> None:
+        now = self._clock.time()
+        if path.heard >= path.asked:
+            path.asked = now
         _ffi.ping(*path.key)
-        if not path.must_pong:
-            self._plan(path)
-            return
-        sent = self._clock.time()
+        self._wait(path, now + _within(path.interval))
 
-        def check(path: Path) -> None:
-            if path.heard >= sent:
-                self._later(path, _within(path.interval) - path.pong_timeout, self._ping)
-            else:
-                # Deaf, though nobody closed it: PJSIP reports its end, which lost() then hears.
-                _ffi.connection_close(path.key[1])
-
-        self._later(path, path.pong_timeout, check)
+    def _wait(self, path: Path, until: float) -> None:
+        """For the next keep-alive, or for the answer that is due before."""
+        now = self._clock.time()
+        due = path.asked + path.pong_timeout
+        if not path.must_pong or path.heard >= path.asked or due > until:
+            self._later(path, until - now, self._ping)
+        elif now < due:
+            self._later(path, due - now, lambda path: self._wait(path, until))
+        else:
+            # Deaf, though nobody closed it: PJSIP reports its end, which lost() then hears.
+            _ffi.connection_close(path.key[1])
 
 
 def _within(interval: tuple[float, float]) -> float:

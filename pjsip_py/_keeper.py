@@ -233,7 +233,7 @@ class Keeper:
             return
         if walk is None:
             walk = self._new_walk(probe=plan == "probe")
-            walk.index = 0 if walk.probe else self._first()
+            walk.index = (self._preferred() or 0) if walk.probe else self._first()
             if not walk.probe:
                 self.running += 1
         self._held = (*self._held, (walk, self.cost, self._hop))
@@ -324,16 +324,17 @@ class Keeper:
             again = self._nudged and walk is not None and not walk.cancel_asked
             return Decision("again", 0.0) if again else _DONE
         tried = (walk.tried if walk else 0) | 1 << outcome.at
-        if walk is not None and walk.probe:
-            return self._decide_probe(outcome.at)
-        if self._adapt(outcome):
-            return Decision("again", 0.0)
         policy = self.policy or _DEFAULT_POLICY
         verdict = policy.verdict(error)
         asked = policy.wait_asked(error)
         if asked:
             self._not_before = self._not_before or {}
             self._not_before[outcome.at] = self.clock.time() + asked
+        if walk is not None and walk.probe:
+            at = self._preferred(outcome.at + 1)
+            return Decision("probe") if at is None else Decision("next", 0.0, at)
+        if self._adapt(outcome):
+            return Decision("again", 0.0)
         if verdict is FAILOVER:
             if self._has_next_target(outcome.at):
                 return Decision("target", 0.0, outcome.at)
@@ -355,9 +356,10 @@ class Keeper:
         most = self.policy.max_attempts
         return most is not None and self.failures + 1 >= most
 
-    def _decide_probe(self, index: int) -> Decision:
-        last = self.serving if self.serving is not None else 0
-        return Decision("next", 0.0, index + 1) if index + 1 < last else Decision("probe")
+    def _preferred(self, first: int = 0) -> int | None:
+        """A registrar better than the one that serves, from *first* on, that may be asked."""
+        ahead = range(first, self.serving or 0)
+        return next((i for i in ahead if not self._wait_for(i)), None)
 
     def settle(self, outcome: Outcome, decision: Decision) -> bool:
         """Do what was decided; False when the walk goes on."""
@@ -391,7 +393,9 @@ class Keeper:
         previous, error = self.serving, self.error
         self.serving = self.index = outcome.at
         self.failures = self.attempts = 0
-        self.error = self._not_before = None
+        self.error = None
+        if self._not_before:
+            self._not_before.pop(outcome.at, None)
         self._clear_plan()
         self._enter("registered")
         if previous not in (None, outcome.at):
@@ -403,7 +407,8 @@ class Keeper:
 
     def _plan_probe(self) -> None:
         if self.serving and self.failback is not None and self.state == "registered":
-            self._schedule("probe", self.failback)
+            wait = min(map(self._wait_for, range(self.serving)))
+            self._schedule("probe", max(self.failback, wait))
 
     def _go_on(self, outcome: Outcome, decision: Decision) -> None:
         walk = outcome.walk

@@ -18,8 +18,10 @@ def mapped_address(
     """
     seen, port = _parts(mapped)
     own, own_port = _parts(contact)
-    if not mode or seen is None or own is None or seen.is_unspecified or seen.is_multicast:
+    if not mode or seen is None or own is None or seen.version != own.version:
         return None
+    if seen.is_unspecified or seen.is_multicast or seen.is_reserved:
+        return None  # nobody's address
     if seen == own and (protocol != "udp" or port in (0, own_port)):
         return None  # of a connection the port is its own; our listener has another
     if mode == 1 and not seen.is_global and own.is_global and _is_public(registrar):

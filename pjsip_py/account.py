@@ -179,7 +179,7 @@ class Account:
         flow, last = self._best, self._last
         if last is None:
             return None
-        own = {contact.partition("<")[2].partition(">")[0] for contact in last.client.contacts}
+        own = {contact.partition("<")[2].partition(">")[0] for contact in flow.bound}
         found = next((b for b in last.bindings if b.uri in own), None)
         return found or next((b for b in last.bindings if self._is_own(b, flow)), None)
 
@@ -333,10 +333,10 @@ class Account:
                 self._endpoint._running_engine(), f"wait_registered {self.aor}"
             )
             last = self._last if self.state != "waiting" else None
-            if last is not None:
-                operation._finish(result_of(last), None)
-            elif self.state == "failed":
+            if self.state == "failed":
                 operation._finish(None, self.error)
+            elif last is not None:
+                operation._finish(result_of(last), None)
             else:
                 self._waiting = (*self._waiting, operation)
         if self._endpoint._in_running_loop():

@@ -213,6 +213,8 @@ class RegistrationError(PjsipError):
 
     @property
     def hint(self) -> str:
+        if self.code // 100 == 2:
+            return "the registrar granted no time: look at its limits, or ask for a longer expiry"
         if self.code // 100 == 3:
             return "the registrar redirects: register with the Contact that it names"
         return "the registrar refuses the request; its reason, and a Warning header, may say why"

@@ -643,6 +643,10 @@ class RegistrationClient:
             error = errors.RegistrationTimeout(
                 408, "no answer in time", local=True, attempts=attempt, status=record.status
             )
+        elif self._flow is not None and _granted_nothing(record):
+            error = errors.RegistrationError(
+                record.code, f"{reason}, but no time granted", response, retriable=True
+            )
         elif response is None or not 200 <= record.code < 300:
             error = errors.from_outcome(
                 record.code,
@@ -763,6 +767,13 @@ class RegistrationClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _granted_nothing(record: _ffi.Record) -> bool:
+    """A 2xx for a REGISTER that should bind us, and does not."""
+    return (
+        200 <= record.code < 300 and not record.flags & _ffi.F_UNREGISTER and record.value[0] == 0
+    )
 
 
 def _end_request(event: RegState, request: _Request | None, seen: bool) -> None:

@@ -96,6 +96,8 @@ class RetryPolicy:
             return FAILOVER
         if code in _RETRY_AFTER_CODES and getattr(error, "retry_after", None) is not None:
             return RETRY
+        if code // 100 == 2:
+            return RETRY  # a success that granted no time
         if code // 100 == 5:
             return STOP if code in _FATAL_5XX else RETRY
         return RETRY if code in (430, 480, 491, 600) else STOP

@@ -32,6 +32,7 @@ WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-
 WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
 # tests/test_retry.py has more of these.
 WHOLE |= {"malformed-response-headers", "interval-too-brief-bounds"}
+WHOLE |= {"our-contact-among-many"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 
@@ -208,3 +209,14 @@ def test_an_interval_that_cannot_be_is_refused_once(ep: pjsip.Endpoint, least: s
         with pytest.raises(pjsip.IntervalTooBrief):
             client.register(timeout=2).result(5)
         assert len(registrar.requests) == 1
+
+
+def test_our_contact_is_found_behind_many_others(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=None) as registrar:
+        client = ep.registration(
+            registrar.uri(), "sip:alice@example.com", contacts=["sip:alice@192.0.2.200"]
+        )
+        others = [f"<sip:alice@192.0.2.{n}>;expires=3000" for n in range(1, 16)]
+        contacts = ", ".join([*others, "<sip:alice@192.0.2.200>;expires=60"])
+        registrar.answer_next(200, headers={"Contact": contacts})
+        assert client.register().result(5).expires == 60

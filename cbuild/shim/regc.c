@@ -13,6 +13,7 @@
 #include "internal.h"
 
 #define NO_EXPIRES PJSIP_REGC_EXPIRATION_NOT_SPECIFIED
+#define A_DAY 86400
 
 /* ------------------------------------------------------- ready clients */
 
@@ -141,13 +142,18 @@ static void stash_failure(client *c, int code, pj_status_t status)
 static void set_margin(client *c, uint32_t granted)
 {
     uint32_t margin = c->registration.refresh_margin;
+    uint32_t asked = c->registration.expires, believed = A_DAY;
 
     if (granted == 0 || granted == NO_EXPIRES)
         return;
+    if (asked != NO_EXPIRES && asked > believed)
+        believed = asked;
     if (margin == UINT32_MAX) {
         margin = granted / 5;
         margin = margin < 5 ? 5 : margin > 32 ? 32 : margin;
     }
+    if (granted > believed) /* nobody asked for a century */
+        margin = granted - believed;
     if (margin >= granted) /* PJSIP would refresh all the time */
         margin = granted > 1 ? granted - 1 : 0;
     pjsip_regc_set_delay_before_refresh(c->regc, margin);
@@ -560,6 +566,7 @@ static void apply(client *c, command *cmd)
     if (event.status != PJ_SUCCESS) {
         /* nothing to apply it to */
     } else if (cmd->what == PJPY_SET_EXPIRES) {
+        c->registration.expires = cmd->value;
         event.status = pjsip_regc_update_expires(c->regc, cmd->value);
     } else if (cmd->what == PJPY_SET_TRANSPORT) {
         c->transport_gone = 0;
