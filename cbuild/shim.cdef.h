@@ -228,6 +228,7 @@ int pjpy_client_create(const pjpy_registration *registration,
 int pjpy_client_request(uint64_t handle, uint64_t request, int what,
                         uint32_t value, uint32_t timeout_ms,
                         const char *text, size_t length, uint32_t count);
+/* request 0: PJSIP's own refresh */
 int pjpy_client_cancel(uint64_t handle, uint64_t request);
 int pjpy_client_info(uint64_t handle, pjpy_info *info);
 int pjpy_client_destroy(uint64_t handle);

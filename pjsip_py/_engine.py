@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _ffi
 from ._operation import Operation
+from .errors import ClosedError
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,10 +44,12 @@ class Receiver(Protocol):
 class Engine:
     """One run of the C engine, from open to close."""
 
+    # Of the process: what a lookup of an engine that has closed posts is nobody's in the next.
+    _requests = count(1)
+
     def __init__(self, config: dict[str, Any], deliver: Callable[[_ffi.Record], None]) -> None:
         self._deliver_other = deliver
         self.receivers: dict[int, Receiver] = {}
-        self._requests = count(1)
         self._calls: dict[int, Callable[[], object]] = {}
         self._buffer = _ffi.EventBuffer()
         self._records: deque[_ffi.Record] = deque()
@@ -166,6 +169,8 @@ class Engine:
 
         :raises ClosedError: the engine has stopped.
         """
+        if self.closed:
+            raise ClosedError("the endpoint is closed")
         request = next(self._requests)
         self._calls[request] = call
         try:

@@ -7,6 +7,7 @@ for each registrar that it has asked, so that Call-ID, CSeq and nonce of each li
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -28,12 +29,16 @@ from .uri import host_port
 if TYPE_CHECKING:
     from .account import Account
 
+_log = logging.getLogger("pjsip_py")
+
 # Guards the state of all accounts, thousands of which need not pay for a lock each.  Nothing of
 # the program's is called with it held.
 lock = threading.RLock()
 
 # A registrar that shows another address every time is not followed at once for ever.
 MAX_REWRITES = 2
+# Seconds that an old binding's removal may hold up the new one.
+FAREWELL = 2.0
 
 
 class Flow(Keeper):
@@ -43,6 +48,7 @@ class Flow(Keeper):
         "clients",
         "configs",
         "expires_at",
+        "farewell",
         "keeps",
         "last",
         "outbound",
@@ -62,12 +68,13 @@ class Flow(Keeper):
         self.outbound = outbound  # reg-id and "Supported: outbound" are sent
         self.clients: list[RegistrationClient | None] = [None] * len(configs)
         self.last: RegState | None = None  # success
-        self.expires_at: float | None = None  # clock.wall()
+        self.expires_at: float | None = None  # clock.time(), which nobody sets
         self.refresh_at: float | None = None
         self.bound: tuple[str, ...] = ()  # Contacts of the last success
         self.keeps = False  # its path alive
         self.path: Path | None = None
         self.rewrites = 0  # of the Contact, in a row
+        self.farewell: _Request | None = None  # the unregister of one that was replaced
 
     # -- what the keeper asks ---------------------------------------------------------------------
 
@@ -145,7 +152,7 @@ class Flow(Keeper):
         for index, client in enumerate(self.clients):
             if client is not None and index > self.serving:
                 self.clients[index] = None
-                client.close()  # its binding is left to expire: the two may share a location
+                client._close_soon()  # its binding is left to expire: they may share a location
 
     def _withdraw(self, index: int) -> None:
         client = self.clients[index]
@@ -163,8 +170,8 @@ class Flow(Keeper):
         self.configs = self.account._flow_configs(self.reg_id, outbound=False)
         client = self.clients[outcome.at]
         self.clients[outcome.at] = None
-        if client is not None:
-            client.close()
+        if client is not None and not client._pending:
+            client._close_soon()  # else with the last outcome of those
         return True
 
     def _has_next_target(self, index: int) -> bool:
@@ -184,7 +191,7 @@ class Flow(Keeper):
                 client._aim(client._targets[client._target])
 
     def _bound_for(self) -> float | None:
-        now = self.clock.wall()
+        now = self.clock.time()
         if self.expires_at is None or self.expires_at <= now:
             return None
         return max(0.0, (self.refresh_at or self.expires_at) - now)
@@ -217,21 +224,31 @@ class Flow(Keeper):
         endpoint = self.account._endpoint
         try:
             host = endpoint._local_address(client._address)
-            if client._config.transport is None and old.implicit and old.host != host:
+            gone = old.closed or (old.implicit and old.host != host)
+            if client._config.transport is None and gone:
                 new = endpoint._transport_for(old.protocol, client._address, client._config.tls)
                 client._move(new, host if new.is_wildcard else new.host, new.port)
-            elif old.is_wildcard and not self.rewrites:
+            elif old.is_wildcard and not old.closed and not self.rewrites:
                 client._move(old, host, old.port)
         except (OSError, PjsipError):
             pass  # no route: the attempt itself will say so
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def register(self, timeout: float | None, *, automatic: bool = False) -> _Request:
-        request = self.client._new_request("register", _ffi.REGISTER, 1, timeout)
-        request.automatic = automatic
+    def new_request(self, timeout: float | None) -> _Request:
+        return self.client._new_request("register", _ffi.REGISTER, 1, timeout)
+
+    def register(self, timeout: float | None) -> _Request:
+        request = self.new_request(timeout)
         self.start(request)
         return request
+
+    def resume(self, request: _Request) -> bool:
+        """Start what had to wait; False when it is not wanted any more."""
+        if not self.wanted:
+            return False
+        self.start(request)
+        return True
 
     def unregister(self, timeout: float | None) -> _Request:
         client = self.client
@@ -248,35 +265,52 @@ class Flow(Keeper):
         for client in self.clients:
             if client is not None:
                 self._follow_route(client)
+                client._stop_refresh()
                 for request in list(client._pending.values()):
                     if request.what == _ffi.REGISTER:
                         request.stop()
         return True
 
-    def retire(self, bound: RegistrationClient | None) -> None:
-        """End, for another takes its place; *bound* removes its binding first."""
+    def _due(self, serial: int) -> None:
+        with lock:
+            super()._due(serial)
+
+    def retire(self, bound: RegistrationClient | None) -> list[_Request]:
+        """End, for another takes its place; give up requests of the program's to that one.
+
+        With *bound* the binding there is removed, and the unregister is in ``farewell``.
+        """
         self.close()
         self.account._endpoint._paths.leave(self)
+        walks = []
         for client in self.clients:
             if client is None:
                 continue
-            if client is not bound:
-                client.close()
-                continue
-            request = client._new_request("unregister", _ffi.UNREGISTER)
-            request.automatic = True
-            request.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]
-            with suppress(ClosedError):
-                client._submit(request)
+            for request in list(client._pending.values()):
+                if request.what == _ffi.REGISTER and not request.automatic:
+                    client._take(request.request)
+                    walks.append(request)
+            if client is bound:
+                self.farewell = self._unbind(client)
+            else:
+                client._close_soon()
+        return walks
 
-    def forget(self) -> None:
-        """Closes without a word to the registrar."""
+    def _unbind(self, client: RegistrationClient) -> _Request | None:
+        request = client._new_request("unregister", _ffi.UNREGISTER, 0, FAREWELL)
+        request.automatic = True
+        request.add_done_callback(lambda _: client.close())
+        try:
+            return client._submit(request)
+        except ClosedError:
+            return None
+
+    def forget(self) -> list[RegistrationClient]:
+        """End without a word to the registrar; the clients that the caller closes."""
         self.close()
         self.expires_at = self.refresh_at = None
         self.account._endpoint._paths.leave(self)
-        for client in self.clients:
-            if client is not None:
-                client.close()
+        return [client for client in self.clients if client is not None]
 
     # -- outcomes ---------------------------------------------------------------------------------
 
@@ -289,24 +323,27 @@ class Flow(Keeper):
     ) -> tuple[float | None, bool]:
         """Seconds until the next attempt, and whether the request has come to its end."""
         with lock:
-            if client not in self.clients:
+            known = client in self.clients
+            if not known and (request is None or event.is_unregister or self.state == "closed"):
                 return None, True  # left behind by modify() or on the way home
             self._note(client, event)
             if event.is_unregister:
-                if not event.cancelled:
-                    self.left(event.error)
+                self.left(event.error, event.cancelled)
                 return None, True
-            outcome = Outcome(self.clients.index(client), request, event.error, event.cancelled)
+            at = self.clients.index(client) if known or request is None else request.index
+            outcome = Outcome(at, request, event.error, event.cancelled)
             decision = self.decide(outcome)
             ended = self.settle(outcome, decision)
-            if event.error is None and self.wanted:
+            if not known and not client._pending:
+                client._close_soon()
+            elif event.error is None and self.wanted:
                 self._after_success(client, event, flow_timer)
             return decision.delay, ended
 
     def _note(self, client: RegistrationClient, event: RegState) -> None:
         if event.probe and event.error is not None:
             return
-        now = self.clock.wall()
+        now = self.clock.time()
         if event.error is not None:
             if not event.cancelled:
                 self.refresh_at = None
@@ -366,7 +403,11 @@ class Flow(Keeper):
             self.rewrites = 0
             return
         previous = client.contacts[0]
-        client._move(transport, *mapped)
+        try:
+            client._move(transport, *mapped)
+        except PjsipError as error:  # with the longer address it does not fit any more
+            _log.warning("%s: seen at %s, but %s", client.aor, event.mapped_address, error)
+            return
         self.account._post(
             ContactChanged,
             previous=previous,

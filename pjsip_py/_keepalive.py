@@ -28,7 +28,7 @@ Key = tuple[int, int, str]  # transport handle, connection, address: as _ffi.pin
 class Path:
     __slots__ = (
         *("asked", "flows", "heard", "interval", "keepers", "key", "must_pong", "pong_timeout"),
-        *("serial", "timer", "users"),
+        *("pongs", "serial", "timer", "users"),
     )
 
     def __init__(self, key: Key) -> None:
@@ -38,6 +38,7 @@ class Path:
         self.flows: set[Flow] | None = set() if key[1] else None  # of a connection
         self.interval = _STREAM if key[1] else _UDP
         self.pong_timeout = 10.0
+        self.pongs = 0
         self.must_pong = False  # the other end has shown that it answers
         self.heard = self.asked = 0.0  # last sign of life; first keep-alive since
         self.timer: Any = None
@@ -112,7 +113,8 @@ class Paths:
     def ponged(self, connection: int) -> None:
         path = self._by_connection.get(connection)
         if path is not None:
-            path.must_pong = True
+            path.pongs += 1
+            path.must_pong = path.must_pong or path.pongs >= 2  # one line break may be anything
             path.heard = self._clock.time()
 
     def lost(self, connection: int) -> set[Flow]:

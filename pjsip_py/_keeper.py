@@ -33,6 +33,7 @@ class Walk(Protocol):
     probe: bool  #: looks whether a preferred registrar is back; the account is served elsewhere
     automatic: bool  #: nobody waits for it
     cancel_asked: bool
+    stopped: bool  #: by the keeper, to be sent again
 
 
 class Outcome(NamedTuple):
@@ -61,6 +62,7 @@ class Keeper:
         "_not_before",
         "_nudged",
         "_plan",
+        "_resume",
         "_serial",
         "_timer",
         "_walk",
@@ -68,6 +70,7 @@ class Keeper:
         "error",
         "failures",
         "index",
+        "leaving",
         "retry_at",
         "running",
         "serving",
@@ -94,7 +97,9 @@ class Keeper:
         self._held: tuple[tuple[Walk, int, str], ...] = ()
         self._walk: Walk | None = None  # that waits for the pacer
         self._not_before: dict[int, float] | None = None  # Retry-After, by registrar
-        self._nudged = False
+        self._nudged = False  # something changed that no REGISTER sent so far knows of
+        self._resume = False  # start() took the place of a planned attempt
+        self.leaving = 0  # unregisters under way
 
     # -- what it is told of the account's configuration -------------------------------------------
 
@@ -228,6 +233,8 @@ class Keeper:
         plan, walk = self._plan, self._walk
         self._ask = self._walk = self.retry_at = None
         self._plan = ""
+        if plan != "probe":
+            self._nudged = False
         if not self.wanted:
             self.pacer.answer(self.cost, self._hop)
             return
@@ -267,7 +274,9 @@ class Keeper:
         """The program asks for an attempt, now."""
         if self.state in ("idle", "failed", "unregistered"):
             self.failures = self.attempts = 0
+        self._resume = self._resume or self._plan in ("retry", "next")
         self._clear_plan()
+        self._nudged = False
         self.wanted = True
         self.running += 1
         walk.index = self._first()
@@ -279,9 +288,8 @@ class Keeper:
         if not self.wanted or self.state == "failed":
             return False
         self.failures = 0
-        if self.running:
-            self._nudged = True
-        else:
+        self._nudged = True
+        if not self.running:
             self._enter("waiting", reason)
             self._schedule("retry", delay)
         return True
@@ -295,17 +303,29 @@ class Keeper:
 
     def leave(self) -> None:
         """An unregister goes out."""
-        self.wanted = self._nudged = False
+        self.wanted = self._nudged = self._resume = False
+        self.leaving += 1
         self._clear_plan()
         self._enter("unregistering", "asked")
 
-    def left(self, error: PjsipError | None) -> None:
+    def left(self, error: PjsipError | None, cancelled: bool = False) -> None:
+        self.leaving -= 1
         if error is None:
             self.serving = None
-        if self.state != "unregistering":
+        if self.state != "unregistering" or self.leaving:
             return  # something else was asked for meanwhile
+        if cancelled:
+            self._after_cancel()
+            return
         self.error = error
         self._enter("unregistered" if error is None else "failed", str(error or ""))
+
+    def surrender(self) -> None:
+        """There is no policy any more: what it has planned does not happen."""
+        if self._plan in ("retry", "next") and self.error is not None:
+            self._clear_plan()
+            self._enter("failed", str(self.error))
+            self._gave_up(self.error)
 
     def close(self) -> None:
         self.wanted = False
@@ -321,8 +341,9 @@ class Keeper:
         if error is None or not self.wanted:
             return _DONE
         if outcome.cancelled:
-            again = self._nudged and walk is not None and not walk.cancel_asked
-            return Decision("again", 0.0) if again else _DONE
+            if walk is None or walk.cancel_asked or not walk.stopped:
+                return _DONE
+            return Decision("probe", self.failback) if walk.probe else Decision("again", 0.0)
         tried = (walk.tried if walk else 0) | 1 << outcome.at
         policy = self.policy or _DEFAULT_POLICY
         verdict = policy.verdict(error)
@@ -332,7 +353,9 @@ class Keeper:
             self._not_before[outcome.at] = self.clock.time() + asked
         if walk is not None and walk.probe:
             at = self._preferred(outcome.at + 1)
-            return Decision("probe") if at is None else Decision("next", 0.0, at)
+            if at is not None:
+                return Decision("next", 0.0, at)
+            return Decision("probe", self._until_probe(refused=verdict is STOP))
         if self._adapt(outcome):
             return Decision("again", 0.0)
         if verdict is FAILOVER:
@@ -374,15 +397,15 @@ class Keeper:
         if outcome.error is None:
             self._succeeded(outcome)
         elif decision.step == "probe":
-            self._plan_probe()
+            if self.state == "registered":
+                self._schedule("probe", decision.delay or 0.0)
         else:
             if not outcome.cancelled:
                 self.attempts += 1
                 self.error = outcome.error
             if self.wanted:
                 self._failed(outcome, decision)
-        if self._nudged and not self.running:
-            self._nudged = False
+        if self._nudged and not self.running and self._plan in ("", "probe"):
             self.nudge("network changed")
         return True
 
@@ -397,18 +420,21 @@ class Keeper:
         if self._not_before:
             self._not_before.pop(outcome.at, None)
         self._clear_plan()
+        self._resume = False
         self._enter("registered")
         if previous not in (None, outcome.at):
             assert previous is not None
             self._moved(previous, error if outcome.at > previous else None)
         if not self.running:
             self._release_others()
-        self._plan_probe()
+        if self.serving and self.failback is not None:
+            self._schedule("probe", self._until_probe())
 
-    def _plan_probe(self) -> None:
-        if self.serving and self.failback is not None and self.state == "registered":
-            wait = min(map(self._wait_for, range(self.serving)))
-            self._schedule("probe", max(self.failback, wait))
+    def _until_probe(self, *, refused: bool = False) -> float:
+        """Seconds; a registrar that refuses us, or asks to be left alone, is not pestered."""
+        wait = min(map(self._wait_for, range(self.serving or 1)))
+        longest = (self.policy or _DEFAULT_POLICY).maximum if refused else 0.0
+        return max(self.failback or 0.0, wait, longest)
 
     def _go_on(self, outcome: Outcome, decision: Decision) -> None:
         walk = outcome.walk
@@ -417,7 +443,7 @@ class Keeper:
             self._clear_plan()
             self.running += 1
         if decision.step == "again":
-            self._nudged = self._nudged and not outcome.cancelled
+            walk.stopped = self._nudged = False
             walk.index = outcome.at
         else:
             if not walk.probe:
@@ -456,12 +482,19 @@ class Keeper:
             self._after_cancel()
 
     def _after_cancel(self) -> None:
-        """What there was before the cancelled request goes on: register() ended PJSIP's refresh."""
+        """What there was before the cancelled request goes on: a request ends PJSIP's refresh."""
+        if self._plan:
+            return  # something else goes on
         left = self._bound_for()
-        if self.failures and self.policy is not None:
+        if self.leaving:
+            self.wanted = False
+            self._enter("unregistering", "cancelled")
+        elif (self.failures or self._resume) and self.policy is not None:
+            self._resume = False
             self._enter("waiting", "cancelled")
-            self._schedule("retry", self.policy.delay(self.failures, self.key))
+            self._schedule("retry", self.policy.delay(max(self.failures, 1), self.key))
         elif left is not None:
+            self.wanted = True
             self._enter("registered", "cancelled")
             self._schedule("retry", left)
         else:

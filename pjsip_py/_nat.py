@@ -31,6 +31,8 @@ def mapped_address(
 
 def _parts(address: str) -> tuple[IPv4Address | IPv6Address | None, int]:
     host, _, port = address.rpartition(":")
+    if "%" in host:
+        return None, 0  # of a link; nobody else can go there
     try:
         return ip_address(host.strip("[]")), int(port) if 0 <= int(port) < 65536 else 0
     except ValueError:

@@ -42,13 +42,20 @@ class Pacer:
         self._filled = 0.0
         self._hops: dict[str, _Hop] = {}
         self._timer: Any = None
-        self._running = False
+        self._running = self._stopped = False
+
+    def stop(self) -> None:
+        """Let nobody go any more: the endpoint closes."""
+        self._stopped = True
+        self._hops.clear()
 
     def ask(self, go: Go, cost: int, hop: str) -> None:
         """Call *go* when *cost* tokens are there, now perhaps; first come, first served.
 
         :param hop: the registrar that has to :meth:`answer` before others may go; "" for none.
         """
+        if self._stopped:
+            return
         if self._rate is None:
             go()
             return

@@ -140,24 +140,27 @@ class Account:
         return any(map(self._is_bound, self._flows))
 
     def _is_bound(self, flow: Flow) -> bool:
-        return flow.expires_at is not None and flow.expires_at > flow.clock.wall()
+        return flow.expires_at is not None and flow.expires_at > flow.clock.time()
+
+    def _wall(self, at: float | None) -> float | None:
+        """time.time() of an instant on the flows' clock."""
+        clock = self._endpoint._clock
+        return None if at is None else clock.wall() + at - clock.time()
 
     @property
     def expires_at(self) -> float | None:
         """time.time() at which the binding ends, None without one."""
-        return self._best.expires_at
+        return self._wall(self._best.expires_at)
 
     @property
     def refresh_at(self) -> float | None:
         """time.time() of the next refresh, None without one."""
-        return self._best.refresh_at
+        return self._wall(self._best.refresh_at)
 
     @property
     def retry_at(self) -> float | None:
         """time.time() of the next attempt, None when none is planned."""
-        flow = self._best
-        at = flow.retry_at
-        return None if at is None else flow.clock.wall() + at - flow.clock.time()
+        return self._wall(self._best.retry_at)
 
     @property
     def error(self) -> PjsipError | None:
@@ -276,18 +279,21 @@ class Account:
         for one, other in (("registrar", "registrars"), ("registrars", "registrar")):
             if one in changes and other not in changes:
                 changes[other] = () if other == "registrars" else None
-        config = replace(self.config, **changes)
         with lock:
             self._check_open()
+            config = replace(self.config, **changes)
             old, self.config = self.config, config
             changed = {name for name in FIELDS if getattr(old, name) != getattr(config, name)}
             if not changed - _POLICY_FIELDS:
+                for flow in self._flows if config.retry is None else ():
+                    flow.surrender()
                 return self._nothing_to_do()
             wanted = any(flow.wanted for flow in self._flows)
-            if changed <= _LIVE_FIELDS and config.credentials and config.expires is not None:
+            live = "credentials" not in changed or bool(config.credentials)
+            if changed <= _LIVE_FIELDS and live and config.expires is not None:
                 self._modify_live(changed)
             else:
-                self._replace_flows(unbind=not changed <= _SAME_BINDING)
+                return self._replace_flows(wanted, unbind=not changed <= _SAME_BINDING)
             if not wanted:
                 return self._nothing_to_do()
             return _joined([flow.register(None) for flow in self._flows])
@@ -309,13 +315,48 @@ class Account:
                 if "expires" in changed and config.expires is not None:
                     client._set_expires(config.expires)
 
-    def _replace_flows(self, *, unbind: bool) -> None:
-        """New clients; the old ones end, their binding removed where it would be left behind."""
-        for flow in self._flows:
-            serving = flow.client if self._is_bound(flow) else None
-            flow.retire(serving if unbind else None)
-        self._flows = self._make_flows()
-        self._flow_entered("modified")
+    def _replace_flows(self, wanted: bool, *, unbind: bool) -> Operation[Any]:
+        """New clients in place of the old; where their binding is another one, it goes first.
+
+        One after the other, for a registrar may take the two Contacts for the same, and two
+        registrars may share a location.
+        """
+        old, self._flows = self._flows, self._make_flows()
+        walks: list[Any] = []
+        farewells = []
+        for flow in old:
+            bound = self._is_bound(flow)
+            walks += flow.retire(flow.client if bound and unbind else None)
+            if flow.farewell is not None:
+                farewells.append(flow.farewell)
+        for before, flow in zip(old, self._flows, strict=False):
+            flow.state, flow.wanted = self.state, wanted
+            if before.count == flow.count:
+                flow.index = before.index  # who serves is asked first
+            if not unbind:
+                flow.last, flow.bound = before.last, before.bound
+                flow.expires_at, flow.refresh_at = before.expires_at, before.refresh_at
+        if not wanted:
+            return self._nothing_to_do()
+        requests = [flow.new_request(None) for flow in self._flows]
+        starts = [*zip(self._flows, requests, strict=True)]
+        starts += [(self._flows[0], walk) for walk in walks]
+        left = len(farewells)
+
+        def go(_: object = None) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                with lock:
+                    ended = [request for flow, request in starts if not flow.resume(request)]
+                for request in ended:
+                    request._finish(None, ClosedError(f"{self!r}: something else was asked for"))
+
+        for farewell in farewells:
+            farewell.add_done_callback(go)
+        if not farewells:
+            go()
+        return _joined(requests)
 
     def wait_registered(self, timeout: float | None = None) -> Any:
         """Wait until registered: at once if so, else for the next success, across attempts.
@@ -451,8 +492,9 @@ class Account:
         with lock:
             if self.closed:
                 return
-            for flow in self._flows:
-                flow.forget()
+            clients = [client for flow in self._flows for client in flow.forget()]
+        for client in clients:
+            client.close()
         self._endpoint._account_closed(self)
         try:
             self._endpoint._running_engine().call_later(0, self._close_streams)

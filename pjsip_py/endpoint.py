@@ -420,8 +420,10 @@ class Endpoint:
 
     def _goodbyes(self, timeout: float) -> list[Any]:
         operations = []
+        with _accounts_lock:
+            self._pacer.stop()
         for account in list(self._accounts.values()):
-            if account.registered or account.state == "registering":
+            if account.registered or account.state in ("registering", "registered"):
                 with suppress(ClosedError):
                     operations.append(account._unregister(max(0.01, timeout)))
             else:
@@ -430,6 +432,8 @@ class Endpoint:
 
     def _stop(self, engine: Engine, timeout: float) -> None:
         stopped = False
+        with _accounts_lock:
+            self._pacer.stop()
         for account in list(self._accounts.values()):
             account.close()  # while its last event can be delivered
         try:

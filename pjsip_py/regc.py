@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,8 @@ from .message import Response
 from .transport import Transport
 from .uri import check_int, check_text, host_port
 
+_log = logging.getLogger("pjsip_py")
+
 if TYPE_CHECKING:
     from ._engine import Engine
     from ._flow import Flow
@@ -45,7 +48,7 @@ class _Request(Operation[Any]):
 
     __slots__ = (
         *("_client", "alarm", "count", "strings", "timeout", "value", "what"),
-        *("automatic", "cancel_asked", "index", "probe", "sent", "tried"),
+        *("automatic", "cancel_asked", "index", "probe", "sent", "stopped", "tried"),
     )
 
     def __init__(
@@ -68,7 +71,7 @@ class _Request(Operation[Any]):
         self.alarm = 0  # of Engine.call_later(), while it is held
         # Of an account's request: see Walk in _keeper.py.
         self.index = self.tried = 0
-        self.probe = self.automatic = self.cancel_asked = self.sent = False
+        self.probe = self.automatic = self.cancel_asked = self.sent = self.stopped = False
 
     @property
     def name(self) -> str:
@@ -80,6 +83,7 @@ class _Request(Operation[Any]):
 
     def stop(self) -> None:
         """End what is on its way, not the request: its account sends it again."""
+        self.stopped = True
         self._client._cancel(self)
 
 
@@ -561,7 +565,11 @@ class RegistrationClient:
         flow = self._flow
         ended = True
         if flow is not None:
-            retry_in, ended = flow.concluded(self, event, request, flow_timer)
+            try:
+                retry_in, ended = flow.concluded(self, event, request, flow_timer)
+            except Exception:  # a fault of ours must not swallow the outcome
+                _log.exception("the outcome for %s could not be followed", self.aor)
+                retry_in = None
             if retry_in is not None:
                 event = replace(event, retry_in=retry_in)
         if not event.cancelled:
@@ -713,10 +721,14 @@ class RegistrationClient:
         """
         if _ffi.forked():
             self.closed = True  # the parent's locks may be held for ever in this child
-            return
+        elif self._shut():
+            self._end(f"{self!r} was closed")
+
+    def _shut(self) -> bool:
+        """All of close() but to end what is pending, which calls the program."""
         with self._lock:
             if self.closed:
-                return
+                return False
             self.closed = True
             handle, self._handle = self._handle, 0
             self._held = []
@@ -729,7 +741,20 @@ class RegistrationClient:
         self._engine.receivers.pop(handle, None)
         if handle:
             _ffi.client_destroy(handle)
-        self._end(f"{self!r} was closed")
+        return True
+
+    def _close_soon(self) -> None:
+        """close() under the accounts' lock: what calls the program comes in its turn."""
+        if self._shut() and self._pending:
+            try:
+                self._engine.call_later(0, lambda: self._end(f"{self!r} was closed"))
+            except ClosedError:
+                self._end(f"{self!r} was closed")
+
+    def _stop_refresh(self) -> None:
+        """End PJSIP's own refresh if one is under way."""
+        if self._handle:
+            _ffi.client_cancel(self._handle, 0)
 
     def _orphan(self) -> None:
         """The endpoint closed: nothing is left in C."""

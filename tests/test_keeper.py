@@ -34,6 +34,7 @@ class Walk:
     index: int = 0
     tried: int = 0
     cancel_asked: bool = False
+    stopped: bool = False
 
 
 class Kept(Keeper):
@@ -129,7 +130,7 @@ ARROWS = {
     "registered": {"registering", "waiting", "failed", "unregistering", "closed"},
     "waiting": {"registering", "registered", "failed", "unregistering", "closed", "idle"},
     "failed": {"registering", "registered", "unregistering", "waiting", "closed"},
-    "unregistering": {"unregistered", "failed", "registering", "closed"},
+    "unregistering": {"unregistered", "failed", "registering", "registered", "idle", "closed"},
     "unregistered": {"registering", "unregistering", "closed"},
     "closed": set[str](),
 }
@@ -166,10 +167,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.keeper.leave()
 
     @precondition(lambda self: self.leaving and self.keeper.state != "closed")
-    @rule(good=st.booleans())
-    def unregistered(self, good: bool) -> None:
+    @rule(how=st.sampled_from(["good", "bad", "cancelled"]))
+    def unregistered(self, how: str) -> None:
         self.leaving -= 1
-        self.keeper.left(None if good else pjsip.ServerError(500, "test"))
+        error = None if how == "good" else pjsip.ServerError(500, "test")
+        self.keeper.left(error, how == "cancelled")
 
     @precondition(lambda self: self.keeper.sent)
     @rule(code=CODES, data=st.data(), after=st.none() | st.sampled_from([0, 7, 4_000_000_000]))
@@ -190,9 +192,12 @@ class AnyOrder(RuleBasedStateMachine):
     def connection_lost(self) -> None:
         self.keeper.lost()
 
-    @rule()
-    def network_changed(self) -> None:
-        self.keeper.nudge("network changed", 1.0)
+    @rule(stop=st.booleans())
+    def network_changed(self, stop: bool) -> None:
+        if self.keeper.nudge("network changed", 1.0) and stop:
+            for walk in list(self.keeper.sent):
+                walk.stopped = True
+                self.keeper.answer(487, walk)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 60.0, 3600.0]))
     def time_passes(self, seconds: float) -> None:

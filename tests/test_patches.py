@@ -32,7 +32,7 @@ WHOLE = {"a-refused-password-is-refused-once", "refresh-after-unregister", "tls-
 WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
 # tests/test_retry.py has more of these.
 WHOLE |= {"malformed-response-headers", "interval-too-brief-bounds"}
-WHOLE |= {"our-contact-among-many"}
+WHOLE |= {"our-contact-among-many", "credentials-after-a-challenge"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 
@@ -220,3 +220,14 @@ def test_our_contact_is_found_behind_many_others(ep: pjsip.Endpoint) -> None:
         contacts = ", ".join([*others, "<sip:alice@192.0.2.200>;expires=60"])
         registrar.answer_next(200, headers={"Contact": contacts})
         assert client.register().result(5).expires == 60
+
+
+def test_a_credential_given_after_a_challenge_is_used(ep: pjsip.Endpoint) -> None:
+    before = ep.stats()["assertions"]
+    with Registrar(users={"alice": "secret"}, realm="example.com") as registrar:
+        client = ep.registration(registrar.uri(), "sip:alice@example.com")
+        with pytest.raises(pjsip.NoCredentialError):
+            client.register().result(5)
+        client.set_credentials(pjsip.Credentials("alice", "secret")).result(5)
+        assert client.register().result(5).code == 200
+    assert ep.stats()["assertions"] == before

@@ -204,6 +204,7 @@ typedef struct connection {
     pj_status_t status; /* why it failed */
     uint32_t verify_status;
     int secure, established, lost;
+    int pinged; /* a keep-alive of ours has no answer yet */
 } connection;
 
 typedef struct query {

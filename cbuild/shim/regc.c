@@ -569,9 +569,10 @@ static void apply(client *c, command *cmd)
         c->registration.expires = cmd->value;
         event.status = pjsip_regc_update_expires(c->regc, cmd->value);
     } else if (cmd->what == PJPY_SET_TRANSPORT) {
-        c->transport_gone = 0;
         pjsip_regc_release_transport(c->regc);
         event.status = set_transport(c, strtoull(text, NULL, 10));
+        if (event.status == PJ_SUCCESS)
+            c->transport_gone = 0;
     } else if (cmd->what == PJPY_SET_CREDENTIALS) {
         event.status = set_credentials(c->regc, &text, cmd->count);
         c->min_algorithm = cmd->value & 15;
@@ -756,7 +757,9 @@ static int do_cancel(uint64_t handle, uint64_t request)
 
     if (!c)
         return PJPY_ESTALE;
-    if (c->current && c->current->request == request) {
+    if (request == 0 && !c->renewing)
+        return PJPY_ESTALE;
+    if (request == 0 || (c->current && c->current->request == request)) {
         if (!c->stash.used) {
             c->cancelled = 1;
             abort_current(c);

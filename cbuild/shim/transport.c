@@ -551,6 +551,7 @@ static int do_ping(command *cmd)
         if (!c)
             return PJPY_ESTALE;
         through.u.transport = c->tp;
+        c->pinged = 1;
         pj_sockaddr_cp(&address, &c->tp->key.rem_addr);
     } else {
         transport *t = handle_get(cmd->handle, OBJ_TRANSPORT);
@@ -567,14 +568,16 @@ static int do_ping(command *cmd)
     return status == PJ_EPENDING ? PJ_SUCCESS : status;
 }
 
-/* A line break by itself answers a keep-alive. */
+/* One line break by itself answers a keep-alive; two are the other end's
+   own, and anything more is nobody's. */
 static void on_dropped(pjsip_tp_dropped_data *dropped)
 {
     connection *c = connection_of(dropped->tp);
     pjpy_event event = { .kind = PJPY_EV_PONG };
 
-    if (!c || dropped->status != PJ_EIGNORED)
+    if (!c || !c->pinged || dropped->status != PJ_EIGNORED || dropped->len != 2)
         return;
+    c->pinged = 0;
     event.value[2] = c->id;
     queue_push(&event, NULL, NULL);
 }
