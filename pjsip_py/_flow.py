@@ -144,8 +144,9 @@ class Flow(Keeper):
         )
 
     def _gave_up(self, error: PjsipError) -> None:
-        self.account._flow_gave_up(error)
-        self.account._post(GaveUp, error=error, attempts=self.attempts, hint=error.hint)
+        if self.account.state == "failed":  # else another flow serves, or tries
+            self.account._flow_gave_up(error)
+            self.account._post(GaveUp, error=error, attempts=self.attempts, hint=error.hint)
 
     def _release_others(self) -> None:
         assert self.serving is not None
@@ -166,7 +167,7 @@ class Flow(Keeper):
         """439 First Hop Lacks Outbound Support (RFC 5626 §6): register without."""
         if not self.outbound or self.reg_id > 1 or getattr(outcome.error, "code", 0) != 439:
             return False
-        self.outbound = False
+        self.outbound = False  # the instance and the edge's route stay
         self.configs = self.account._flow_configs(self.reg_id, outbound=False)
         client = self.clients[outcome.at]
         self.clients[outcome.at] = None
@@ -245,7 +246,7 @@ class Flow(Keeper):
 
     def resume(self, request: _Request) -> bool:
         """Start what had to wait; False when it is not wanted any more."""
-        if not self.wanted:
+        if not self.wanted or request.cancel_asked:
             return False
         self.start(request)
         return True
@@ -286,20 +287,25 @@ class Flow(Keeper):
         for client in self.clients:
             if client is None:
                 continue
+            leaving = None
             for request in list(client._pending.values()):
-                if request.what == _ffi.REGISTER and not request.automatic:
+                if request.what == _ffi.UNREGISTER:
+                    leaving = request  # the program's own, on its way
+                elif request.what == _ffi.REGISTER and not request.automatic:
                     client._take(request.request)
                     walks.append(request)
-            if client is bound:
-                self.farewell = self._unbind(client)
-            else:
+            if leaving is None and client is bound:
+                leaving = self._unbind(client)
+            if leaving is None:
                 client._close_soon()
+            else:
+                self.farewell = leaving
+                leaving.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]
         return walks
 
     def _unbind(self, client: RegistrationClient) -> _Request | None:
         request = client._new_request("unregister", _ffi.UNREGISTER, 0, FAREWELL)
         request.automatic = True
-        request.add_done_callback(lambda _: client.close())
         try:
             return client._submit(request)
         except ClosedError:

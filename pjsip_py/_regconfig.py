@@ -13,6 +13,7 @@ from .message import split_name_addr
 from .tls import TlsConfig
 from .transport import Transport
 from .uri import (
+    MAX_URI,
     SipUri,
     check_headers,
     check_int,
@@ -27,7 +28,8 @@ from .uri import (
 # RFC 3261 §25.1, display-name
 _DISPLAY_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
 MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
-MAX_CONTACT = 512  # PJSIP_REGC_CONTACT_BUF_SIZE
+MAX_CONTACT = 2048  # bytes and one more; PJSIP prints no Contact of a REGISTER into a buffer
+_LONGEST_ADDRESS = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535;transport=tcp"
 MAX_EXPIRES = 2**31 - 1
 
 
@@ -66,6 +68,16 @@ def _contact(value: object) -> str:
         raise InvalidUriError(f"contact: {text!r}: only ;parameters may follow the URI")
     check_params("contact", tail)
     return text
+
+
+def _check_size(user: str, uri_params: str, params: str) -> None:
+    """Whether a Contact with these fits, whatever our address will be."""
+    uri = len(f"sips:{user}@{_LONGEST_ADDRESS}{uri_params}".encode())
+    if uri > MAX_URI:
+        raise ConfigError(f"contact_uri_params: {uri - MAX_URI} bytes too long for a Contact's URI")
+    size = uri + len(f"<>{params}".encode())
+    if size >= MAX_CONTACT:
+        raise ConfigError(f"contact_params: {size - MAX_CONTACT + 1} bytes too long for a Contact")
 
 
 def check_contacts(value: object) -> tuple[str, ...]:
@@ -159,6 +171,8 @@ def check_config(
         uri_params = check_params("contact_uri_params", contact_uri_params)
     if display_name != "":
         name = check_text("display_name", display_name, maximum=256)
+    if params or uri_params:
+        _check_size(to.user, uri_params, params)
     if listed is not None and (params or uri_params):
         raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
     return RegConfig(

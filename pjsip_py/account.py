@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -183,13 +184,14 @@ class Account:
         if last is None:
             return None
         own = {contact.partition("<")[2].partition(">")[0] for contact in flow.bound}
-        found = next((b for b in last.bindings if b.uri in own), None)
-        return found or next((b for b in last.bindings if self._is_own(b, flow)), None)
-
-    def _is_own(self, binding: Binding, flow: Flow) -> bool:
-        """By its instance-id, for a registrar that writes another address into the Contact."""
-        named = binding.params.get("+sip.instance", "").strip("<>")
-        return bool(named) and named in flow.configs[0].contact_params
+        instance, reg_id = self.instance_id, str(flow.reg_id) if flow.outbound else ""
+        if instance is not None:
+            # Before the address: two homes may have the same one, and a registrar another.
+            for binding in last.bindings:
+                named = binding.params.get("+sip.instance", "").strip("<>")
+                if named == instance and reg_id in ("", binding.params.get("reg-id", reg_id)):
+                    return binding
+        return next((b for b in last.bindings if b.uri in own), None)
 
     @property
     def instance_id(self) -> str | None:
@@ -311,9 +313,9 @@ class Account:
                 if client is None:
                     continue
                 if "credentials" in changed:
-                    client._set_credentials(config.credentials)
+                    client._set_credentials(config.credentials)._retrieved = True
                 if "expires" in changed and config.expires is not None:
-                    client._set_expires(config.expires)
+                    client._set_expires(config.expires)._retrieved = True
 
     def _replace_flows(self, wanted: bool, *, unbind: bool) -> Operation[Any]:
         """New clients in place of the old; where their binding is another one, it goes first.
@@ -330,13 +332,17 @@ class Account:
             if flow.farewell is not None:
                 farewells.append(flow.farewell)
         for before, flow in zip(old, self._flows, strict=False):
-            flow.state, flow.wanted = self.state, wanted
+            gone = self.state == "unregistering" and not wanted
+            flow.state, flow.wanted = "unregistered" if gone else self.state, wanted
             if before.count == flow.count:
                 flow.index = before.index  # who serves is asked first
             if not unbind:
                 flow.last, flow.bound = before.last, before.bound
                 flow.expires_at, flow.refresh_at = before.expires_at, before.refresh_at
         if not wanted:
+            for walk in walks:
+                self._end_later(walk)
+            self._flow_entered("modified")
             return self._nothing_to_do()
         requests = [flow.new_request(None) for flow in self._flows]
         starts = [*zip(self._flows, requests, strict=True)]
@@ -348,15 +354,24 @@ class Account:
             left -= 1
             if left <= 0:
                 with lock:
-                    ended = [request for flow, request in starts if not flow.resume(request)]
-                for request in ended:
-                    request._finish(None, ClosedError(f"{self!r}: something else was asked for"))
+                    for flow, request in starts:
+                        if not flow.resume(request):
+                            self._end_later(request)
 
         for farewell in farewells:
             farewell.add_done_callback(go)
         if not farewells:
             go()
         return _joined(requests)
+
+    def _end_later(self, request: Any) -> None:
+        """What the program asks for has been overtaken by what it asked for next."""
+        error = CancelledError() if request.cancel_asked else ClosedError(f"{self!r}: overtaken")
+        try:
+            engine = self._endpoint._running_engine()
+            engine.call_later(0, lambda: request._finish(None, error))
+        except ClosedError:
+            request._finish(None, error)
 
     def wait_registered(self, timeout: float | None = None) -> Any:
         """Wait until registered: at once if so, else for the next success, across attempts.

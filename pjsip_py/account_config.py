@@ -207,7 +207,7 @@ class AccountConfig:
 
     def _flow_configs(self, reg_id: int, outbound: bool) -> tuple[RegConfig, ...]:
         """As the flow of this number registers, one for each registrar."""
-        if self.instance_id is None and not outbound:
+        if self.instance_id is None and self.outbound is False:
             return self._checked
         params = f';+sip.instance="<{self.instance_id or instance_id(self.aor)}>"'
         supported = "gruu"

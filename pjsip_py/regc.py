@@ -515,7 +515,7 @@ class RegistrationClient:
             self._quiet("move", _ffi.SET_CONTACTS, [contact], 1)
 
     def _quiet(self, name: str, what: int, strings: list[str], count: int) -> None:
-        self._submit(self._new_request(name, what, 0, None, strings, count))
+        self._submit(self._new_request(name, what, 0, None, strings, count))._retrieved = True
 
     def _fail_held(self, error: errors.PjsipError) -> None:
         """Nothing could be sent: every request so far ends with *error*."""

@@ -207,7 +207,7 @@ class Via:
         return source if "rport" in self.params else (source[0], self.port or 5060)
 
 
-def mark_via(text: str, via: Via, source: tuple[str, int]) -> str:
+def mark_via(text: str, via: Via, source: tuple[str, int | str]) -> str:
     """Fill in ``received`` and ``rport`` (RFC 3261 §18.2.1, RFC 3581 §4)."""
     host, port = source
     asked = "rport" in via.params

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from sipmessage import URI
 
@@ -43,7 +44,9 @@ class _Stored:
     cseq: int
     path: tuple[str, ...]
 
-    def matches(self, contact: Contact, uri: URI | None) -> bool:
+    def matches(self, contact: Contact, uri: URI | None, *, outbound: bool) -> bool:
+        if outbound and _flow_of(contact) is not None:  # RFC 5626 §6: the flow is what counts
+            return _flow_of(self.contact) == _flow_of(contact)
         if self.contact.uri == contact.uri:
             return True
         return uri is not None and self.uri is not None and same_uri(self.uri, uri)
@@ -99,12 +102,15 @@ class LocationService:
             for stored in self._live(aor_key(aor))
         ]
 
-    def contact_headers(self, aor: URI) -> list[str]:
-        """The Contact values of a 200: each binding with its parameters and what is left."""
+    def contact_headers(self, aor: URI, *, gruu: bool = False) -> list[str]:
+        """The Contact values of a 200: each binding with its parameters and what is left; with
+        `gruu` the GRUUs of those that have an instance (RFC 5627 §5)."""
         now = self._clock()
+        key = aor_key(aor)
         return [
-            f"{stored.contact};expires={math.ceil(stored.expires_at - now)}"
-            for stored in self._live(aor_key(aor))
+            f"{stored.contact}{_gruus(key, stored) if gruu else ''}"
+            f";expires={math.ceil(stored.expires_at - now)}"
+            for stored in self._live(key)
         ]
 
     def _live(self, key: str) -> list[_Stored]:
@@ -132,10 +138,12 @@ class LocationService:
         call_id: str,
         cseq: int,
         path: tuple[str, ...] = (),
+        outbound: bool = False,
     ) -> None:
         """Carry out steps 6 and 7 of RFC 3261 §10.3: all of the request's changes or none.
 
-        `contacts` are the Contact header values, `expires` the Expires header. Raises
+        `contacts` are the Contact header values, `expires` the Expires header; with `outbound` a
+        contact replaces the one of the same instance and reg-id, whatever its URI. Raises
         :class:`UpdateRefused` with 400, 423 or, for a CSeq that is not higher, 500.
         """
         key = aor_key(aor)
@@ -155,9 +163,10 @@ class LocationService:
             contact, uri = _parse(text)
             seconds = self._granted(contact.params.get("expires", expires))
             for stored in before:
-                if stored.matches(contact, uri):
+                if stored.matches(contact, uri, outbound=outbound):
                     _check_order(stored, call_id, cseq)
-            place = next((i for i, s in enumerate(after) if s.matches(contact, uri)), None)
+            same = (i for i, s in enumerate(after) if s.matches(contact, uri, outbound=outbound))
+            place = next(same, None)
             if seconds == 0:
                 if place is not None:
                     del after[place]
@@ -180,6 +189,24 @@ class LocationService:
         if self.min_expires is not None and 0 < seconds < self.min_expires:
             raise UpdateRefused(423, f"the shortest expiry is {self.min_expires} s")
         return seconds if self._max is None else min(seconds, self._max)
+
+
+def _flow_of(contact: Contact) -> tuple[str, str] | None:
+    """Instance and reg-id (RFC 5626 §4.2), or None."""
+    instance, number = (contact.params.get(name) for name in ("+sip.instance", "reg-id"))
+    return (instance, number) if instance and number else None
+
+
+def _gruus(key: str, stored: _Stored) -> str:
+    instance = (stored.contact.params.get("+sip.instance") or "").strip('"<>')
+    if not instance:
+        return ""
+    domain = key.rpartition("@")[2]
+    temporary = f"tgruu.{abs(hash((stored.call_id, stored.cseq))):x}"  # another each time
+    return (
+        f';pub-gruu="sip:{key};gr={quote(instance, safe=":-")}"'
+        f';temp-gruu="sip:{temporary}@{domain};gr"'
+    )
 
 
 def _parse(text: str) -> tuple[Contact, URI | None]:

@@ -178,8 +178,12 @@ class ParsedRequest:
         )
 
 
-def parse_request(data: bytes, source: tuple[str, int]) -> ParsedRequest:
+def parse_request(
+    data: bytes, source: tuple[str, int], seen_as: tuple[str, int | str] | None = None
+) -> ParsedRequest:
     """Parse one whole request that came from `source`.
+
+    `seen_as` stands in received and rport in place of `source`, as it does behind a NAT.
 
     Raises :class:`MalformedRequest`, with what an answer needs when enough could be read, or
     :class:`NotARequest`.
@@ -202,7 +206,7 @@ def parse_request(data: bytes, source: tuple[str, int]) -> ParsedRequest:
         message = Message.parse(b"OPTIONS sip:a.invalid SIP/2.0\r\n" + lines + b"\r\n\r\n" + body)
         assert isinstance(message, Request)
         message.method = method
-        return _check(message, uri_text, version, source)
+        return _check(message, uri_text, version, source, seen_as or source)
     except MalformedRequest as error:
         if error.envelope is None and start[:4] != b"ACK ":
             error.envelope = _salvage(head, source)
@@ -219,7 +223,13 @@ def _start_line(start: bytes) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-def _check(message: Request, uri_text: str, version: str, source: tuple[str, int]) -> ParsedRequest:
+def _check(
+    message: Request,
+    uri_text: str,
+    version: str,
+    source: tuple[str, int],
+    seen_as: tuple[str, int | str],
+) -> ParsedRequest:
     headers = message.headers
     if version.upper() != "SIP/2.0":
         raise MalformedRequest(f"SIP version {version!r}", 505)
@@ -248,7 +258,7 @@ def _check(message: Request, uri_text: str, version: str, source: tuple[str, int
     to_uri = to.sip_uri
     if to_uri is None:
         raise MalformedRequest(f"the To header names no SIP user: {to.uri!r}", 404)
-    vias[0] = mark_via(vias[0], via, source)
+    vias[0] = mark_via(vias[0], via, seen_as)
     envelope = Envelope(
         vias,
         headers["From"],

@@ -33,6 +33,7 @@ _TRANSACTIONS_KEPT = 10_000
 _TRANSACTION_LIFETIME = 32.0  # s; timer J of RFC 3261 §17.2.2
 _THREAD_DEADLINE = 5.0  # s
 
+SeenAs = tuple[str, int | str]
 ServerTls = tuple[str | os.PathLike[str], str | os.PathLike[str]] | ssl.SSLContext
 
 
@@ -100,6 +101,11 @@ class Registrar:
         hosts whose users may register, others get 404; None: all.
     ``service_route``
         Service-Route values given in each 200 (RFC 3608).
+    ``gruu``, ``outbound``
+        whether it supports RFC 5627 and RFC 5626: it gives GRUUs to contacts with an instance,
+        and knows a flow by its instance and reg-id.
+    ``flow_timer``
+        seconds given as Flow-Timer in each 200 (RFC 5626 §10.5); None: no such header.
     ``tls``
         ``(certificate file, key file)`` or an ``ssl.SSLContext``; None: certificates are made
         with the library trustme, and ``ca_file`` and ``ca_pem`` are what a client trusts.
@@ -131,6 +137,9 @@ class Registrar:
         max_expires: int | None = None,
         domains: Sequence[str] | None = None,
         service_route: Sequence[str] = (),
+        gruu: bool = False,
+        outbound: bool = False,
+        flow_timer: int | None = None,
         tls: ServerTls | None = None,
         server: str = "pjsip_py.testing",
         max_requests: int = 10_000,
@@ -177,7 +186,15 @@ class Registrar:
             on_bad_credentials=on_bad_credentials,
             domains=domains,
             service_route=service_route,
+            gruu=gruu,
+            outbound=outbound,
+            flow_timer=flow_timer,
         )
+        #: Whether a keep-alive over TCP or TLS is answered (RFC 5626 §4.4.1).
+        self.answer_pings = True
+        #: Address and port told as received and rport in place of the client's real ones, or a
+        #: function from these; None: the truth.
+        self.seen_as: SeenAs | Callable[[tuple[str, int]], SeenAs] | None = None
         self._server_name = server
         self._authority: TestAuthority | None = None
         self._ssl_context = self._tls_context(tls, {host, "localhost", realm, *(domains or ())})
@@ -424,6 +441,16 @@ class Registrar:
                     )
                 self._changed.wait(left)
 
+    def wait_for_keepalives(self, wanted: int, timeout: float = 5.0) -> None:
+        """Wait until so many CRLF keep-alives have come, those before the call included.
+
+        Raises ``TimeoutError`` that says how many did.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._counts["keepalives"] >= wanted, timeout):
+                came = self._counts["keepalives"]
+                raise TimeoutError(f"no {wanted} keep-alives within {timeout} s; received {came}")
+
     def _find(self, wanted: int | Predicate) -> list[ReceivedRequest] | ReceivedRequest | None:
         if isinstance(wanted, int):
             return list(self._requests) if len(self._requests) >= wanted else None
@@ -533,7 +560,8 @@ class Registrar:
     def on_message(self, data: bytes, flow: Flow) -> None:
         """Serve one message."""
         try:
-            parsed = parse_request(data, flow.source)
+            seen_as = self.seen_as(flow.source) if callable(self.seen_as) else self.seen_as
+            parsed = parse_request(data, flow.source, seen_as)
         except NotARequest:
             self._count("ignored")
         except MalformedRequest as error:
@@ -545,9 +573,12 @@ class Registrar:
         else:
             self._on_request(ReceivedRequest(parsed, data, flow, self._clock()), flow)
 
-    def on_keepalive(self, flow: Flow) -> None:
-        """Count a CRLF keep-alive."""
-        self._count("keepalives")
+    def on_keepalive(self, flow: Flow) -> bool:
+        """Count a CRLF keep-alive; whether it is answered."""
+        with self._changed:
+            self._counts["keepalives"] += 1
+            self._changed.notify_all()
+        return self.answer_pings
 
     def on_broken_stream(self, error: MalformedRequest, flow: Flow) -> None:
         """Count a connection that cannot be read on."""

@@ -32,10 +32,10 @@ class Flow(Protocol):
 
 
 class Receiver(Protocol):
-    """What the transports tell the registrar."""
+    """What the transports tell the registrar; on_keepalive: whether a stream's gets a pong."""
 
     def on_message(self, data: bytes, flow: Flow) -> None: ...
-    def on_keepalive(self, flow: Flow) -> None: ...
+    def on_keepalive(self, flow: Flow) -> bool: ...
     def on_broken_stream(self, error: MalformedRequest, flow: Flow) -> None: ...
 
 
@@ -140,8 +140,7 @@ class _StreamFlow(asyncio.Protocol):
             for message in self._framer.feed(data):
                 if message:
                     receiver.on_message(message, self)
-                else:
-                    receiver.on_keepalive(self)
+                elif receiver.on_keepalive(self):
                     self.send(b"\r\n", self.source)
         except MalformedRequest as error:
             receiver.on_broken_stream(error, self)

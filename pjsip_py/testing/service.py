@@ -16,7 +16,6 @@ HeaderList = list[tuple[str, str]]
 Decision = tuple[int, HeaderList]
 
 _METHODS = "REGISTER, OPTIONS"
-_SUPPORTED = frozenset({"path"})
 
 
 class RegistrarService:
@@ -34,6 +33,9 @@ class RegistrarService:
         on_bad_credentials: int,
         domains: Sequence[str] | None,
         service_route: Sequence[str],
+        gruu: bool,
+        outbound: bool,
+        flow_timer: int | None,
     ) -> None:
         self.location = location
         self.digest = digest
@@ -41,6 +43,8 @@ class RegistrarService:
         self._on_bad_credentials = on_bad_credentials
         self._domains = None if domains is None else frozenset(d.lower() for d in domains)
         self._service_route = tuple(service_route)
+        self._flow_timer = flow_timer
+        self._supported = ["path", *["gruu"] * gruu, *["outbound"] * outbound]
         self._date = (0, "")
 
     def decide(self, request: ReceivedRequest) -> Decision:
@@ -49,11 +53,11 @@ class RegistrarService:
             return 481, []
         if request.method not in ("REGISTER", "OPTIONS"):
             return 405, [("Allow", _METHODS)]
-        unknown = [tag for tag in request.message.require if tag.lower() not in _SUPPORTED]
+        unknown = [tag for tag in request.message.require if tag.lower() not in self._supported]
         if unknown:
             return 420, [("Unsupported", ", ".join(unknown))]
         if request.method == "OPTIONS":
-            return 200, [("Allow", _METHODS), ("Supported", "path")]
+            return 200, [("Allow", _METHODS), ("Supported", ", ".join(self._supported))]
         refusal = self._authenticate(request)
         if refusal is not None:
             return refusal
@@ -64,6 +68,7 @@ class RegistrarService:
         if self._domains is not None and aor.host not in self._domains:
             return 404, []
         path = tuple(one for value in request.headers.getlist("Path") for one in split_list(value))
+        both = {tag.lower() for tag in request.message.supported}.intersection(self._supported)
         try:
             self.location.update(
                 aor,
@@ -72,14 +77,20 @@ class RegistrarService:
                 call_id=request.call_id,
                 cseq=request.cseq,
                 path=path,
+                outbound="outbound" in both,
             )
         except UpdateRefused as refused:
             if refused.code == 423:
                 return 423, [("Min-Expires", str(self.location.min_expires))]
             return refused.code, [warning(str(refused))]
-        headers = [("Contact", text) for text in self.location.contact_headers(aor)]
-        if path and "path" in {tag.lower() for tag in request.message.supported}:
+        listed = self.location.contact_headers(aor, gruu="gruu" in both)
+        headers = [("Contact", text) for text in listed]
+        if path and "path" in both:
             headers += [("Path", one) for one in path]
+        if "outbound" in both and any("reg-id" in c.params for c in request.contacts):
+            headers.append(("Require", "outbound"))
+        if self._flow_timer is not None:
+            headers.append(("Flow-Timer", str(self._flow_timer)))
         headers += [("Service-Route", route) for route in self._service_route]
         headers.append(("Date", self._http_date()))
         return 200, headers
