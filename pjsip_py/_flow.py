@@ -21,7 +21,7 @@ from ._pacing import Pacer
 from ._regconfig import RegConfig
 from .errors import ClosedError, PjsipError, RegistrationTimeout
 from .events import ContactChanged, GaveUp, RegistrarChanged, RegState
-from .regc import RegistrationClient, _Request
+from .regc import CANCELLED, RegistrationClient, _Request
 from .retry import RetryPolicy
 from .transport import Transport
 from .uri import host_port
@@ -44,11 +44,11 @@ FAREWELL = 2.0
 class Flow(Keeper):
     __slots__ = (
         "account",
+        "blocked",
         "bound",
         "clients",
         "configs",
         "expires_at",
-        "farewell",
         "keeps",
         "last",
         "outbound",
@@ -74,7 +74,8 @@ class Flow(Keeper):
         self.keeps = False  # its path alive
         self.path: Path | None = None
         self.rewrites = 0  # of the Contact, in a row
-        self.farewell: _Request | None = None  # the unregister of one that was replaced
+        # Requests that wait until the binding of the flow before is removed; None: none has to.
+        self.blocked: list[_Request] | None = None
 
     # -- what the keeper asks ---------------------------------------------------------------------
 
@@ -117,6 +118,9 @@ class Flow(Keeper):
         return request
 
     def _send(self, walk: _Request) -> None:  # type: ignore[override]
+        if self.blocked is not None:
+            self.blocked.append(walk)
+            return
         client = self.client_at(walk.index)
         if self.attempts or self._nudged:
             self._follow_route(client)
@@ -244,12 +248,18 @@ class Flow(Keeper):
         self.start(request)
         return request
 
-    def resume(self, request: _Request) -> bool:
-        """Start what had to wait; False when it is not wanted any more."""
-        if not self.wanted or request.cancel_asked:
-            return False
-        self.start(request)
-        return True
+    def unblock(self) -> list[_Request]:
+        """Send what had to wait; those that nobody wants any more are the caller's to end."""
+        blocked, self.blocked = self.blocked or [], None
+        ended = []
+        for walk in blocked:
+            if self.wanted and not walk.cancel_asked:
+                self._send(walk)
+                continue
+            outcome = Outcome(walk.index, walk, CANCELLED, cancelled=True)
+            self.settle(outcome, self.decide(outcome))
+            ended.append(walk)
+        return ended
 
     def unregister(self, timeout: float | None) -> _Request:
         client = self.client
@@ -276,32 +286,38 @@ class Flow(Keeper):
         with lock:
             super()._due(serial)
 
-    def retire(self, bound: RegistrationClient | None) -> list[_Request]:
+    def retire(self, *, unbind: bool) -> tuple[list[_Request], list[_Request]]:
         """End, for another takes its place; give up requests of the program's to that one.
 
-        With *bound* the binding there is removed, and the unregister is in ``farewell``.
+        With *unbind* the binding there is removed; also the unregisters that this takes.
         """
+        bound = self.client if unbind and self.expires_at is not None else None
         self.close()
         self.account._endpoint._paths.leave(self)
-        walks = []
+        walks = [walk for walk in self.blocked or () if not walk.automatic]
+        farewells = []
+        self.blocked = None
         for client in self.clients:
             if client is None:
                 continue
-            leaving = None
+            leaving, binding = None, client is bound
             for request in list(client._pending.values()):
                 if request.what == _ffi.UNREGISTER:
                     leaving = request  # the program's own, on its way
-                elif request.what == _ffi.REGISTER and not request.automatic:
+                elif request.what == _ffi.REGISTER:
+                    client._cancel(request)  # and whatever comes of it is not looked at
                     client._take(request.request)
-                    walks.append(request)
-            if leaving is None and client is bound:
+                    binding = binding or unbind
+                    if not request.automatic:
+                        walks.append(request)
+            if leaving is None and binding:
                 leaving = self._unbind(client)
             if leaving is None:
                 client._close_soon()
             else:
-                self.farewell = leaving
+                farewells.append(leaving)
                 leaving.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]
-        return walks
+        return walks, farewells
 
     def _unbind(self, client: RegistrationClient) -> _Request | None:
         request = client._new_request("unregister", _ffi.UNREGISTER, 0, FAREWELL)
@@ -311,12 +327,13 @@ class Flow(Keeper):
         except ClosedError:
             return None
 
-    def forget(self) -> list[RegistrationClient]:
-        """End without a word to the registrar; the clients that the caller closes."""
+    def forget(self) -> tuple[list[RegistrationClient], list[_Request]]:
+        """End without a word to the registrar; the clients and requests that the caller ends."""
         self.close()
         self.expires_at = self.refresh_at = None
         self.account._endpoint._paths.leave(self)
-        return [client for client in self.clients if client is not None]
+        blocked, self.blocked = self.blocked or [], None
+        return [client for client in self.clients if client is not None], blocked
 
     # -- outcomes ---------------------------------------------------------------------------------
 

@@ -411,7 +411,8 @@ class Keeper:
 
     def _succeeded(self, outcome: Outcome) -> None:
         if not self.wanted:
-            self._withdraw(outcome.at)
+            if self.state != "closed":  # else another has its place, and its Contact
+                self._withdraw(outcome.at)
             return
         previous, error = self.serving, self.error
         self.serving = self.index = outcome.at

@@ -71,7 +71,8 @@ class Account:
     """
 
     __slots__ = (
-        *("__weakref__", "_endpoint", "_flows", "_handlers", "_streams", "_waiting"),
+        *("__weakref__", "_endpoint", "_farewells", "_flows", "_handlers", "_streams"),
+        *("_waiting",),
         *("config", "state"),
     )
 
@@ -83,6 +84,7 @@ class Account:
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._waiting: tuple[Operation[RegistrationResult], ...] = ()
         self._streams: Streams | None = None
+        self._farewells: tuple[Operation[Any], ...] = ()  # to bindings that modify() removes
         self._flows = self._make_flows()
         if type(self).on_reg_started is not Account.on_reg_started:
             endpoint._want_started()
@@ -324,45 +326,45 @@ class Account:
         registrars may share a location.
         """
         old, self._flows = self._flows, self._make_flows()
-        walks: list[Any] = []
-        farewells = []
-        for flow in old:
-            bound = self._is_bound(flow)
-            walks += flow.retire(flow.client if bound and unbind else None)
-            if flow.farewell is not None:
-                farewells.append(flow.farewell)
-        for before, flow in zip(old, self._flows, strict=False):
-            gone = self.state == "unregistering" and not wanted
+        gone = self.state == "unregistering" and not wanted
+        for flow in self._flows:
             flow.state, flow.wanted = "unregistered" if gone else self.state, wanted
+            flow.blocked = []
+        walks: list[Any] = []
+        farewells: list[Any] = []
+        for flow in old:
+            for found, into in zip(flow.retire(unbind=unbind), (walks, farewells), strict=True):
+                into += found
+        for before, flow in zip(old, self._flows, strict=False):
             if before.count == flow.count:
                 flow.index = before.index  # who serves is asked first
             if not unbind:
                 flow.last, flow.bound = before.last, before.bound
                 flow.expires_at, flow.refresh_at = before.expires_at, before.refresh_at
-        if not wanted:
+        self._flow_entered("modified")
+        operation: Operation[Any]
+        if wanted:
+            operation = _joined([flow.register(None) for flow in self._flows])
+            for walk in walks:
+                self._flows[0].start(walk)
+        else:
+            operation = self._nothing_to_do()
             for walk in walks:
                 self._end_later(walk)
-            self._flow_entered("modified")
-            return self._nothing_to_do()
-        requests = [flow.new_request(None) for flow in self._flows]
-        starts = [*zip(self._flows, requests, strict=True)]
-        starts += [(self._flows[0], walk) for walk in walks]
-        left = len(farewells)
-
-        def go(_: object = None) -> None:
-            nonlocal left
-            left -= 1
-            if left <= 0:
-                with lock:
-                    for flow, request in starts:
-                        if not flow.resume(request):
-                            self._end_later(request)
-
+        self._farewells = (*self._farewells, *farewells)
         for farewell in farewells:
-            farewell.add_done_callback(go)
-        if not farewells:
-            go()
-        return _joined(requests)
+            farewell.add_done_callback(self._said_farewell)
+        self._said_farewell()
+        return operation
+
+    def _said_farewell(self, request: Any = None) -> None:
+        """The last of the old bindings is gone, or its time is up: the new one may come."""
+        with lock:
+            self._farewells = tuple(each for each in self._farewells if each is not request)
+            if not self._farewells:
+                for flow in self._flows:
+                    for walk in flow.unblock():
+                        self._end_later(walk)
 
     def _end_later(self, request: Any) -> None:
         """What the program asks for has been overtaken by what it asked for next."""
@@ -507,9 +509,12 @@ class Account:
         with lock:
             if self.closed:
                 return
-            clients = [client for flow in self._flows for client in flow.forget()]
-        for client in clients:
-            client.close()
+            left = [flow.forget() for flow in self._flows]
+        for clients, requests in left:
+            for client in clients:
+                client.close()
+            for request in requests:
+                request._finish(None, ClosedError(f"{self!r}"))
         self._endpoint._account_closed(self)
         try:
             self._endpoint._running_engine().call_later(0, self._close_streams)

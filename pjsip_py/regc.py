@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 # What a RegState of a cancelled request carries; its Operation raises CancelledError.
-_CANCELLED = errors.RegistrationError(487, "cancelled", local=True)
+CANCELLED = errors.RegistrationError(487, "cancelled", local=True)
 
 
 class _Request(Operation[Any]):
@@ -547,7 +547,7 @@ class RegistrationClient:
             registrar=self.registrar,
             attempt=self._attempt_number(),
             error=error,
-            cancelled=error is _CANCELLED,
+            cancelled=error is CANCELLED,
             probe=request.probe,
             reg_id=self._flow.reg_id if self._flow else 0,
             requests=0,
@@ -631,7 +631,7 @@ class RegistrationClient:
         if self._take(request.request) is None:
             return
         if request.what <= _ffi.UNREGISTER_ALL:
-            self._conclude(self._local_state(request, _CANCELLED), request)
+            self._conclude(self._local_state(request, CANCELLED), request)
         else:
             request._finish(None, CancelledError())
 
@@ -646,7 +646,7 @@ class RegistrationClient:
         error: errors.PjsipError | None = None
         cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
         if cancelled:
-            error = _CANCELLED
+            error = CANCELLED
         elif flags & _ffi.F_TIMEOUT and response is None:
             error = errors.RegistrationTimeout(
                 408, "no answer in time", local=True, attempts=attempt, status=record.status

@@ -73,10 +73,11 @@ class World:
         return [event.state for event in self.of(pjsip.AccountState, account)]
 
     def wait(self, done: Callable[[], object], what: str = "it") -> None:
-        """Wait until ``done()``, asked again after every event."""
+        """Wait until ``done()``, asked again after every event, and for all that goes with it."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: bool(done()), DEADLINE):
                 raise AssertionError(f"waited {DEADLINE} s for {what}; {self.events[-5:]}")
+        self.settle()
 
     def wait_state(self, account: pjsip.Account, *states: str) -> None:
         """Wait until the last AccountState says one of ``states``, and the account as well."""
@@ -92,6 +93,10 @@ class World:
         done = threading.Event()
         self.ep._running_engine().call_later(0, done.set)
         assert done.wait(DEADLINE)
+
+    def next_timer(self) -> None:
+        """Let the next timer come due, and nothing behind it."""
+        self.clock.advance(self.clock.pending[0])
 
     def due(self, account: pjsip.Account) -> float:
         """Seconds until the attempt that the account has planned."""
@@ -115,7 +120,6 @@ class World:
             )
 
         self.wait(still, f"rest and {outcomes} outcomes, not {self.outcomes(account)}")
-        self.settle()
 
     def fails(self, account: pjsip.Account) -> pjsip.PjsipError:
         """``register()``, which does not succeed: what it raised."""

@@ -586,7 +586,7 @@ def test_a_register_that_a_change_overtakes_comes_to_its_end(
     world: World, registrar: Registrar
 ) -> None:
     registrar.drop_next(times=None)
-    account = world.account(registrar)
+    account = world.account(registrar, timeout=0.3)
     first = account.register()
     registrar.wait_for(1)
     goodbye = account.unregister()
@@ -615,3 +615,35 @@ def test_nothing_overtakes_the_removal_of_the_old_contact(
         quick.wait_state(account, "registered")
         until(lambda: registers(registrar)[-1].answered == 200, "the last answer")
         assert len(serves(registrar)) == 1, "registered, and not reachable"
+
+
+def test_an_unregister_that_a_change_overtakes_does_not_remove_what_comes_after(
+    world: World, registrar: Registrar
+) -> None:
+    registrar.delay_next(0.05)
+    account = world.account(registrar)
+    account.register()
+    account.unregister()
+    account.modify(contact_uri_params={"pn-prid": "token-2"})
+    account.register().result(DEADLINE)
+    until(lambda: "1 registration" in repr(world.ep), "the old client ends")
+    world.settle()
+    assert account.state == "registered"
+    assert len(serves(registrar)) == 1, "registered, and not reachable"
+
+
+def test_a_register_in_flight_twice_replaced_leaves_one_binding(
+    world: World, registrar: Registrar
+) -> None:
+    registrar.delay_next(0.05, times=2)
+    account = world.account(registrar)
+    account.register()
+    registrar.wait_for(1)
+    account.modify(display_name="A")
+    account.modify(contact_uri_params={"pn-prid": "token-2"}).result(DEADLINE)
+    until(lambda: "1 registration" in repr(world.ep), "the old clients end")
+    until(lambda: all(r.answered for r in registers(registrar)), "all answers")
+    world.settle()
+    assert account.state == "registered"
+    assert account.binding is not None
+    assert serves(registrar) == [account.binding.uri]

@@ -116,7 +116,9 @@ def test_the_names() -> None:
     for name in NAMES:
         assert getattr(pjsip, name) is not None
     visible = {n for n, v in vars(pjsip).items() if not n.startswith("_") and not _is_module(v)}
-    assert visible <= {*NAMES, "annotations", "Any", "TYPE_CHECKING"}, "imported, and not in __all__"
+    assert visible <= {*NAMES, "annotations", "Any", "TYPE_CHECKING"}, (
+        "imported, and not in __all__"
+    )
 
 
 def _is_module(value: object) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from servers.certs import Certificates
 from servers.process import (
+    LASTING,
     MissingServer,
     ServerError,
     find_program,
@@ -173,8 +174,8 @@ class Kamailio:
         return tail(self.log)
 
     def _choose_ports(self) -> tuple[int, int]:
-        sip = free_port([(host, kind) for host in self.hosts for kind in ("tcp", "udp")])
-        while (tls := free_port([(host, "tcp") for host in self.hosts])) == sip:
+        sip = free_port([(host, kind) for host in self.hosts for kind in ("tcp", "udp")], LASTING)
+        while (tls := free_port([(host, "tcp") for host in self.hosts], LASTING)) == sip:
             pass
         return sip, tls
 

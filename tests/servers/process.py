@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -40,12 +41,20 @@ def has_ipv6_loopback() -> bool:
     return False
 
 
-def free_port(kinds: Iterable[tuple[str, str]]) -> int:
-    """A port that is free for every (host, "udp"|"tcp") of ``kinds`` at the moment of asking."""
+# Ports that no kernel gives to a connection going out: a server finds its own free again when it
+# comes back, even if clients have tried to connect a thousand times meanwhile.
+LASTING = range(20_000, 32_000)
+
+
+def free_port(kinds: Iterable[tuple[str, str]], among: Sequence[int] = (0,)) -> int:
+    """A port that is free for every (host, "udp"|"tcp") of ``kinds`` at the moment of asking.
+
+    among: the ports to choose from; 0 stands for the kernel's choice.
+    """
     kinds = list(kinds)
     for _ in range(50):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            port = 0
+            port = random.choice(among)
             for host, kind in kinds:
                 probe = stack.enter_context(_socket(host, kind))
                 probe.bind((host, port))

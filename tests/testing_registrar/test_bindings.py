@@ -234,6 +234,48 @@ def test_service_route(connect: Any) -> None:
         assert client.register(expires=0).all("Service-Route") == list(routes)
 
 
+FLOW = ';+sip.instance="<urn:uuid:1>";reg-id='
+
+
+def test_a_flow_is_known_by_instance_and_reg_id(connect: Any) -> None:
+    with Registrar(outbound=True, flow_timer=30) as registrar:
+        client = connect(registrar)
+        supported = ["Supported: path, outbound"]
+        reply = client.register(f"<sip:a@127.0.0.1:1>{FLOW}1", headers=supported)
+        assert (reply["Require"], reply["Flow-Timer"]) == ("outbound", "30")
+        client.register(f"<sip:a@127.0.0.1:2>{FLOW}2", headers=supported)
+        client.register(f"<sip:a@127.0.0.1:3>{FLOW}1", headers=supported)  # in place of the first
+        uris = [b.uri for b in registrar.bindings(AOR)]
+        assert uris == ["sip:a@127.0.0.1:3", "sip:a@127.0.0.1:2"]
+        client.register(f"<sip:a@127.0.0.1:9>{FLOW}2;expires=0", headers=supported)
+        assert [b.uri for b in registrar.bindings(AOR)] == ["sip:a@127.0.0.1:3"]
+        # Without the option tag it is a contact like any other.
+        reply = client.register(f"<sip:a@127.0.0.1:4>{FLOW}1")
+        assert (len(registrar.bindings(AOR)), reply.all("Require")) == (2, [])
+
+
+def test_without_outbound_the_flow_does_not_count(client: Any, registrar: Registrar) -> None:
+    for port in (1, 2):
+        reply = client.register(f"<sip:a@127.0.0.1:{port}>{FLOW}1", headers=["Supported: outbound"])
+    assert len(registrar.bindings(AOR)) == 2
+    assert reply.all("Require") == reply.all("Flow-Timer") == []
+
+
+def test_gruus_are_given_to_who_has_an_instance_and_wants_them(connect: Any) -> None:
+    with Registrar(gruu=True) as registrar:
+        client = connect(registrar)
+        instance = '<sip:a@127.0.0.1:1>;+sip.instance="<urn:uuid:1>"'
+        assert "gruu" not in client.register(instance)["Contact"]
+        gruu = ["Supported: gruu"]
+        first = client.register(instance, headers=gruu)["Contact"]
+        assert ';pub-gruu="sip:alice@example.com;gr=urn:uuid:1"' in first
+        assert ';temp-gruu="sip:tgruu.' in first
+        second = client.register(instance, headers=gruu)["Contact"]
+        assert first.partition("temp-gruu")[2] != second.partition("temp-gruu")[2]
+        client.register(instance, expires=0)
+        assert "gruu" not in client.register("<sip:a@127.0.0.1:1>", headers=gruu)["Contact"]
+
+
 def test_unknown_domain_is_not_found(connect: Any) -> None:
     with Registrar(domains=["other.example"]) as registrar:
         assert connect(registrar).register().code == 404

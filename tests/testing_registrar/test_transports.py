@@ -311,6 +311,30 @@ def test_ping_gets_a_pong(tcp: Registrar, connect: Any) -> None:
     assert tcp.stats().keepalives == 2
 
 
+def test_pings_can_be_left_unanswered(tcp: Registrar, connect: Any) -> None:
+    tcp.answer_pings = False
+    client = connect(tcp)
+    client.send(b"\r\n\r\n")
+    tcp.wait_for_keepalives(1)
+    assert client.silent()
+    tcp.answer_pings = True
+    client.send(b"\r\n\r\n")
+    assert client.sock.recv(10) == b"\r\n"
+    with pytest.raises(TimeoutError, match=r"no 3 keep-alives within 0.05 s; received 2"):
+        tcp.wait_for_keepalives(3, timeout=0.05)
+
+
+def test_the_address_that_it_tells_may_be_a_lie(registrar: Registrar, client: Any) -> None:
+    registrar.seen_as = ("203.0.113.7", 4242)
+    assert ";rport=4242;" in client.register()["Via"]
+    assert client.register()["Via"].endswith(";received=203.0.113.7")
+    registrar.seen_as = lambda source: (source[0], source[1] + 1)
+    assert f";rport={client.port + 1};" in client.register()["Via"]
+    registrar.seen_as = None
+    assert f";rport={client.port};" in client.register()["Via"]
+    assert registrar.requests[0].source == ("127.0.0.1", client.port)
+
+
 @pytest.mark.parametrize(
     "data",
     [
