@@ -39,6 +39,7 @@ class Pacer:
         self._burst = burst
         self._clock = clock
         self._tokens = float(burst)
+        self._held = 0  # of all hops
         self._filled = 0.0
         self._hops: dict[str, _Hop] = {}
         self._timer: Any = None
@@ -70,7 +71,9 @@ class Pacer:
     def answer(self, cost: int, hop: str) -> None:
         """An attempt that was let go has had its outcome."""
         if hop in self._hops:
-            self._hops[hop].held -= min(cost, self._burst)
+            cost = min(cost, self._burst)
+            self._hops[hop].held -= cost
+            self._held -= cost
             self._tidy(hop)
             self._run()
 
@@ -93,18 +96,22 @@ class Pacer:
         assert self._rate is not None
         now = self._clock.time()
         if self._filled:
-            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            # What is held may still be repeated, and so is part of the burst.
+            depth = max(2, self._burst - self._held)
+            self._tokens = min(depth, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
         for name, hop in self._hops.items():
             go, cost = next(iter(hop.queue.items()), (None, 0))
-            if go is None or (name and hop.held + cost > self._burst):
+            if go is None or (name and hop.held and hop.held + 2 * cost > self._burst):
                 continue
             if self._tokens < cost:
                 self._wait((cost - self._tokens) / self._rate)
                 return False
             self._tokens -= cost
             del hop.queue[go]
-            hop.held += cost if name else 0
+            if name:
+                hop.held += cost
+                self._held += cost
             # Behind the others: each registrar has its turn.
             self._hops[name] = self._hops.pop(name)
             self._tidy(name)

@@ -25,15 +25,11 @@ from hypothesis import strategies as st
 from programs import run_program
 
 import pjsip_py as pjsip
-from pjsip_py._accounts_file import (
-    AccountsFileError,
-    load_accounts,
-    load_file,
-    save_accounts,
-)
+from pjsip_py._accounts_file import load_accounts, load_file, save_accounts
 from pjsip_py._secret import MAX_SECRET, Secret, read_secret
 from pjsip_py._toml import dump
 from pjsip_py.account_config import RegistrarConfig
+from pjsip_py.errors import AccountsFileError
 from pjsip_py.retry import FAILOVER, RETRY, STOP, RetryPolicy, Verdict
 
 PAGE = Path(__file__).parent.parent / "docs" / "accounts-file.md"

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from programs import run_program
 
 import pjsip_py as pjsip
-from pjsip_py._pjsua import TABLE, PjsuaFieldWarning, Row, from_pjsua_fields
+from pjsip_py._pjsua import TABLE, Row, from_pjsua_fields
 from pjsip_py.account_config import AccountConfig
+from pjsip_py.errors import PjsuaFieldWarning
 from pjsip_py.retry import RetryPolicy
 from pjsip_py.testing import Registrar
 

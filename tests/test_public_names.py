@@ -91,23 +91,23 @@ NAMES = {
 }
 
 MEMBERS = {
-    "Endpoint": """accounts aclose add_account callback_errors close closed config dispatch events fileno
-        listen network_changed on open registration stats strict trace transports""",
-    "RegistrationClient": """aor close closed contacts events expires fetch_bindings info on_reg_state register
-        registrar set_credentials transport unregister unregister_all update_contacts
-        update_expires""",
-    "Account": """add_handler aor attempts binding client close closed config error events expires_at
-        flows gruu instance_id modify on_reg_started on_reg_state path refresh_at
-        register registered registrar registrars retry_at service_route state temp_gruu
-        unregister wait_registered""",
+    "Endpoint": """accounts aclose add_account callback_errors close closed config dispatch events
+        fileno listen network_changed on open registration stats strict trace transports""",
+    "RegistrationClient": """aor close closed contacts events expires fetch_bindings info
+        on_reg_state register registrar set_credentials transport unregister unregister_all
+        update_contacts update_expires""",
+    "Account": """add_handler aor attempts binding client close closed config error events
+        expires_at flows gruu instance_id modify on_reg_started on_reg_state path refresh_at
+        register registered registrar registrars retry_at service_route state temp_gruu unregister
+        wait_registered""",
     "Operation": """add_done_callback cancel cancelled done exception name request result""",
     "Transport": """address close closed handle host implicit is_ipv6 is_wildcard port protocol
         tls""",
-    "Response": """bindings body code flow_timer headers min_expires path raw reason received retry_after
-        rport service_route source stale""",
-    "RegState": """account algorithm attempt bindings cancelled client code connection error expires
-        is_unregister local local_address mapped_address merged min_expires probe reason refresh_in
-        reg_id registered registrar renewal requests response retry_in seq time""",
+    "Response": """bindings body code flow_timer headers min_expires path raw reason received
+        retry_after rport service_route source stale""",
+    "RegState": """account algorithm attempt bindings cancelled client code connection error
+        expires is_unregister local local_address mapped_address merged min_expires probe reason
+        refresh_in reg_id registered registrar renewal requests response retry_in seq time""",
 }
 
 
