@@ -37,6 +37,8 @@ class Pacer:
         self._lock = lock
         self._rate = rate
         self._burst = burst
+        # Of one registrar without an answer; the others always have an attempt's tokens left.
+        self._window = burst - 2 if burst >= 8 else burst
         self._clock = clock
         self._tokens = float(burst)
         self._held = 0  # of all hops
@@ -102,7 +104,7 @@ class Pacer:
         self._filled = now
         for name, hop in self._hops.items():
             go, cost = next(iter(hop.queue.items()), (None, 0))
-            if go is None or (name and hop.held and hop.held + 2 * cost > self._burst):
+            if go is None or (name and hop.held + cost > self._window):
                 continue
             if self._tokens < cost:
                 self._wait((cost - self._tokens) / self._rate)
