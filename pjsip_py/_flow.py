@@ -304,9 +304,8 @@ class Flow(Keeper):
             for request in list(client._pending.values()):
                 if request.what == _ffi.UNREGISTER:
                     leaving = request  # the program's own, on its way
-                elif request.what == _ffi.REGISTER:
+                elif request.what == _ffi.REGISTER and client._take(request.request):
                     client._cancel(request)  # and whatever comes of it is not looked at
-                    client._take(request.request)
                     binding = binding or unbind
                     if not request.automatic:
                         walks.append(request)

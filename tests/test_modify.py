@@ -158,6 +158,7 @@ def test_expires_lives_on_in_the_same_registration(world: World, registrar: Regi
     assert account.expires_at - world.clock.wall() == about(900)
     assert [r.expires for r in registers(registrar)] == [300, 900]
     assert len({r.call_id for r in registers(registrar)}) == 1
+    world.settle()
     assert world.of(pjsip.AccountState)[-1].state == "registered"
 
 
