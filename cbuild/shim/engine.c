@@ -339,8 +339,8 @@ static void add_supported(void)
     pjsip_hdr *headers = (pjsip_hdr *)pjsip_endpt_get_request_headers(
         pjpy.endpoint);
 
-    pj_list_push_back(headers, pjsip_generic_string_hdr_create(pjpy.pool, &name,
-                                                               &value));
+    pj_list_push_back(
+        headers, pjsip_generic_string_hdr_create(pjpy.pool, &name, &value));
 }
 
 static pj_status_t worker_open(void)

@@ -175,8 +175,8 @@ typedef struct client {
     unsigned downgrade : 1;
     unsigned transport_gone : 1;
     unsigned abandoned : 1; /* the next callback comes too late */
-    uint32_t min_expires;   /* of a 423 on the way */
-    uint32_t requests;      /* REGISTERs sent for this outcome */
+    uint32_t min_expires; /* of a 423 on the way */
+    uint32_t requests; /* REGISTERs sent for this outcome */
     char call_id[40];
 } client;
 

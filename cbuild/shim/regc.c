@@ -13,7 +13,7 @@
 #include "internal.h"
 
 #define NO_EXPIRES PJSIP_REGC_EXPIRATION_NOT_SPECIFIED
-#define A_DAY 86400
+#define A_DAY      86400
 
 /* ------------------------------------------------------- ready clients */
 
@@ -214,9 +214,9 @@ static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
     text[0] = (event_text){ param->reason.ptr, (size_t)param->reason.slen };
     text[1] = (event_text){ copy, length };
     text[2] = (event_text){ source, strlen(source) };
-    text[3] = (event_text){ addresses,
-                            print_addresses(addresses, sizeof addresses,
-                                            rdata) };
+    text[3] = (event_text){
+        addresses, print_addresses(addresses, sizeof addresses, rdata)
+    };
     finish(c, &event, text);
 }
 
