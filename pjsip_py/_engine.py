@@ -152,9 +152,7 @@ class Engine:
             with suppress(Exception):  # a logging filter of the program's is not our end
                 _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
         elif record.kind == _ffi.EV_TIMER:
-            call = self._calls.pop(record.request, None)
-            if call is not None:
-                call()
+            self._run_call(record)
         elif record.handle:
             receiver = self.receivers.get(record.handle)
             if receiver is None:
@@ -163,6 +161,20 @@ class Engine:
                 receiver._receive(record)
         else:
             self._deliver_other(record)
+
+    def _run_call(self, record: _ffi.Record) -> None:
+        call = self._calls.get(record.request)
+        if call is None:
+            return
+        try:
+            call()
+        except Exception:
+            self._calls.pop(record.request, None)
+            raise
+        except BaseException:  # Ctrl-C in the middle: once more, for others may wait for it
+            self._records.appendleft(record)
+            raise
+        self._calls.pop(record.request, None)
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> int:
         """Call where events are delivered, after *seconds* on PJSIP's clock; 0: in its turn.
@@ -176,7 +188,7 @@ class Engine:
         try:
             _ffi.call_later(request, seconds)
         except BaseException:
-            del self._calls[request]
+            self._calls.pop(request, None)
             raise
         return request
 

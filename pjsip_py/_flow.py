@@ -37,6 +37,8 @@ lock = threading.RLock()
 
 # A registrar that shows another address every time is not followed at once for ever.
 MAX_REWRITES = 2
+# Seconds to find out whether a connection is deaf, when no attempt is planned.
+DOUBT = 2.0
 # Seconds that an old binding's removal may hold up the new one.
 FAREWELL = 2.0
 
@@ -114,7 +116,7 @@ class Flow(Keeper):
     def _new_walk(self, *, probe: bool) -> _Request:
         request = self.client._new_request("register", _ffi.REGISTER, 1)
         request.probe = probe
-        request.automatic = True
+        request.automatic = request._retrieved = True
         return request
 
     def _send(self, walk: _Request) -> None:  # type: ignore[override]
@@ -163,7 +165,7 @@ class Flow(Keeper):
         client = self.clients[index]
         if client is not None and not client._pending:
             request = client._new_request("unregister", _ffi.UNREGISTER)
-            request.automatic = True
+            request.automatic = request._retrieved = True
             with suppress(ClosedError):
                 client._submit(request)
 
@@ -214,7 +216,7 @@ class Flow(Keeper):
 
     def client_at(self, index: int) -> RegistrationClient:
         client = self.clients[index]
-        if client is None:
+        if client is None or client.closed:
             endpoint = self.account._endpoint
             client = RegistrationClient(endpoint, self.configs[index], self)
             self.clients[index] = client
@@ -320,7 +322,7 @@ class Flow(Keeper):
 
     def _unbind(self, client: RegistrationClient) -> _Request | None:
         request = client._new_request("unregister", _ffi.UNREGISTER, 0, FAREWELL)
-        request.automatic = True
+        request.automatic = request._retrieved = True
         try:
             return client._submit(request)
         except ClosedError:
@@ -350,12 +352,17 @@ class Flow(Keeper):
                 return None, True  # left behind by modify() or on the way home
             self._note(client, event)
             if event.is_unregister:
-                self.left(event.error, event.cancelled)
+                if request is not None and not request.automatic:
+                    self.left(event.error, event.cancelled)
                 return None, True
             at = self.clients.index(client) if known or request is None else request.index
-            outcome = Outcome(at, request, event.error, event.cancelled)
+            # A failure that was on its way when the program cancelled: no further, all the same.
+            cancelled = request is not None and request.cancel_asked and event.error is not None
+            outcome = Outcome(at, request, event.error, event.cancelled or cancelled)
             decision = self.decide(outcome)
             ended = self.settle(outcome, decision)
+            if event.error is not None:
+                self._mistrust(event, decision.delay or DOUBT)
             if not known and not client._pending:
                 client._close_soon()
             elif event.error is None and self.wanted:
@@ -366,10 +373,11 @@ class Flow(Keeper):
         if event.probe and event.error is not None:
             return
         now = self.clock.time()
+        if event.connection and not event.local:
+            self.account._endpoint._paths.answered(event.connection)
         if event.error is not None:
             if not event.cancelled:
                 self.refresh_at = None
-            self._mistrust(event)
         elif event.is_unregister:
             self.expires_at = self.refresh_at = None
             self.account._endpoint._paths.leave(self)
@@ -379,16 +387,17 @@ class Flow(Keeper):
             self.expires_at = now + (event.expires or 0)
             self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
 
-    def _mistrust(self, event: RegState) -> None:
-        """A connection over which nobody answers is left; PJSIP would use it for ever."""
+    def _mistrust(self, event: RegState, delay: float) -> None:
+        """A connection over which nobody answers is left; PJSIP would use it for ever.
+
+        Before the next attempt, *delay* seconds from now, takes it again.
+        """
         error = event.error
         if not event.connection or not event.local or not isinstance(error, RegistrationTimeout):
             return
         timeout = self.account.config.timeout or self.account._endpoint.config.td
-        if not self.account._endpoint._paths.heard_since(
-            event.connection, self.clock.time() - timeout
-        ):
-            _ffi.connection_close(event.connection)
+        since = self.clock.time() - timeout
+        self.account._endpoint._paths.suspect(event.connection, since, 0.8 * delay)
 
     def _after_success(self, client: RegistrationClient, event: RegState, flow_timer: int) -> None:
         transport, response = client.transport, event.response

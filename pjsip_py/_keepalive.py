@@ -28,7 +28,7 @@ Key = tuple[int, int, str]  # transport handle, connection, address: as _ffi.pin
 class Path:
     __slots__ = (
         *("asked", "flows", "heard", "interval", "keepers", "key", "must_pong", "pong_timeout"),
-        *("pongs", "serial", "timer", "users"),
+        *("pongs", "serial", "suspected", "timer", "users"),
     )
 
     def __init__(self, key: Key) -> None:
@@ -39,6 +39,7 @@ class Path:
         self.interval = _STREAM if key[1] else _UDP
         self.pong_timeout = 10.0
         self.pongs = 0
+        self.suspected = False  # a REGISTER over it has had no answer
         self.must_pong = False  # the other end has shown that it answers
         self.heard = self.asked = 0.0  # last sign of life; first keep-alive since
         self.timer: Any = None
@@ -70,7 +71,6 @@ class Paths:
             path.users += 1
             if path.flows is not None:
                 path.flows.add(flow)
-        path.heard = self._clock.time()
         path.keepers += (keep_alive != 0) - flow.keeps
         flow.keeps = keep_alive != 0
         if keep_alive:
@@ -106,16 +106,39 @@ class Paths:
     def connections(self) -> list[int]:
         return list(self._by_connection)
 
-    def heard_since(self, connection: int, since: float) -> bool:
+    def answered(self, connection: int) -> None:
+        """A response, whatever it says, came over the connection."""
         path = self._by_connection.get(connection)
-        return path is not None and path.heard > since
+        if path is not None:
+            path.heard = self._clock.time()
+            path.suspected = False
 
     def ponged(self, connection: int) -> None:
         path = self._by_connection.get(connection)
         if path is not None:
             path.pongs += 1
             path.must_pong = path.must_pong or path.pongs >= 2  # one line break may be anything
-            path.heard = self._clock.time()
+            self.answered(connection)
+
+    def suspect(self, connection: int, since: float, within: float) -> None:
+        """A REGISTER of *since* has had no answer: is it the connection's fault, or its own?
+
+        When nothing has come since, and a keep-alive finds nobody *within* so many seconds either,
+        the connection is left.
+        """
+        path = self._by_connection.get(connection)
+        if path is None:
+            _ffi.connection_close(connection)
+        elif path.heard <= since and not path.suspected:
+            path.suspected = True
+            _ffi.ping(*path.key)
+            self._later(path, min(path.pong_timeout, within), self._judge)
+
+    def _judge(self, path: Path) -> None:
+        if path.suspected:
+            _ffi.connection_close(path.key[1])
+        else:
+            self._start_or_stop(path)
 
     def lost(self, connection: int) -> set[Flow]:
         """The connection is no more; the flows that were registered over it."""

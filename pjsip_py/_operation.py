@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ffi
-from .errors import WouldBlockError
+from .errors import ClosedError, WouldBlockError
 
 if TYPE_CHECKING:
     import asyncio
@@ -68,7 +69,7 @@ class Operation(Generic[T]):
         The transaction in flight is terminated; the Operation then raises CancelledError, unless
         the answer was faster.
         """
-        if self.done():
+        if self.done() or _ffi.forked():
             return False
         self._ask_cancel()
         return True
@@ -189,7 +190,13 @@ class Operation(Generic[T]):
     def __del__(self) -> None:
         error = self._error
         if error is not None and not self._retrieved and not self.cancelled():
-            _log.warning("%s failed and nobody asked: %s", self.name, error)
+            # In its turn: whoever lets the last reference go may hold a lock that a logging handler
+            # of the program's waits for.
+            line = partial(_log.warning, "%s failed and nobody asked: %s", self.name, error)
+            try:
+                self._engine.call_later(0, line)
+            except ClosedError:
+                line()
 
     def __repr__(self) -> str:
         return f"<Operation {self.name} {self._state}>"

@@ -108,6 +108,7 @@ class Account:
     @property
     def client(self) -> RegistrationClient:
         """The ``pjsip_regc`` at the registrar that serves, or is asked next."""
+        self._endpoint._check()
         with lock:
             self._check_open()
             return self._best.client
@@ -461,7 +462,7 @@ class Account:
         """Deliver to whoever wants it; whether anybody did."""
         seen = False
         if isinstance(event, RegState):
-            if event.registered and self._waiting:
+            if event.registered and self._waiting and self.state == "registered":
                 self._end_waiting(result_of(event), None)
             handlers = self._handlers
             if type(self).on_reg_state is not Account.on_reg_state:

@@ -422,7 +422,7 @@ class Endpoint:
         operations = []
         with _accounts_lock:
             self._pacer.stop()
-        for account in list(self._accounts.values()):
+        for account in self._accounts.copy().values():
             if account.registered or account.state in ("registering", "registered"):
                 with suppress(ClosedError):
                     operations.append(account._unregister(max(0.01, timeout)))
@@ -434,7 +434,7 @@ class Endpoint:
         stopped = False
         with _accounts_lock:
             self._pacer.stop()
-        for account in list(self._accounts.values()):
+        for account in self._accounts.copy().values():
             account.close()  # while its last event can be delivered
         try:
             stopped = engine.close(timeout)
@@ -447,7 +447,7 @@ class Endpoint:
         """The stack is gone, and with it all that belonged to it."""
         global _open_endpoint
         self._engine = None
-        for account in list(self._accounts.values()):
+        for account in self._accounts.copy().values():
             account.close()
         with _accounts_lock:
             self._paths.close()
@@ -523,7 +523,8 @@ class Endpoint:
             f"listen {name} {address} port {number}",
         )
         if tls is not None and tls.insecure:
-            _log.warning("TLS without verification: anyone in the path can impersonate registrars")
+            text = "TLS without verification: anyone in the path can impersonate registrars"
+            self._running_engine().call_later(0, lambda: _log.warning(text))
         transport = Transport(self, name, tls, listening)
         self._transports.append(transport)
         self._emit_transport(transport, "listening")
@@ -667,7 +668,7 @@ class Endpoint:
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        return tuple(self._accounts.values())
+        return tuple(self._accounts.copy().values())
 
     def network_changed(self) -> int:
         """Tell that the machine's addresses or routes are others now.
@@ -683,7 +684,7 @@ class Endpoint:
         with _accounts_lock:
             for connection in self._paths.connections():
                 _ffi.connection_close(connection)
-            return sum(account._network_changed() for account in list(self._accounts.values()))
+            return sum(account._network_changed() for account in self._accounts.copy().values())
 
     def _client_closed(self, client: RegistrationClient) -> None:
         self._clients.discard(client)

@@ -333,6 +333,7 @@ class RegistrationClient:
                     _ffi.client_cancel(self._handle, request.request)
                 return
             self._held.remove(request)
+        self._engine.call_cancel(request.alarm)
         with suppress(ClosedError):
             self._engine.call_later(0, lambda: self._cancelled(request))
 
@@ -427,6 +428,7 @@ class RegistrationClient:
             )
 
         seconds = request.timeout or self._endpoint._request_deadline
+        self._engine.call_cancel(request.alarm)  # of another time
         request.alarm = self._engine.call_later(seconds, expired)
 
     def _create(self, address: str, protocol: str) -> None:

@@ -641,7 +641,9 @@ def test_a_connection_over_which_nobody_answers_is_left(world: World, tcp: Regis
     before = world.of(pjsip.RegState)[-1].connection
     world.clock.advance(60)  # it is a while since anything was heard
     tcp.drop_next()
+    tcp.answer_pings = False
     assert isinstance(world.fails(account), pjsip.RegistrationTimeout)
+    world.clock.advance(1.9)  # for the answer to a keep-alive, before the next attempt
     until(lambda: tcp.stats().connections == 0, "the connection is left")
     outcome = world.retry(account)
     assert outcome.code == 200
@@ -1259,8 +1261,10 @@ def accounts_in_every_state(
     world.settle()
     world.clock.advance(60)
     silent.wait_for(seen + 3)
-    expected = {name: name for name in found} | {"probing": "registered"}
-    expected |= {"bound": found["bound"].state, "waiting": found["waiting"].state}
+    world.wait_state(found["bound"], "registered")
+    world.wait_state(found["waiting"], "waiting")
+    world.settle()
+    expected = {name: name for name in found} | {"probing": "registered", "bound": "registered"}
     assert {name: account.state for name, account in found.items()} == expected
     return found
 
