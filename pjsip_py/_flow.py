@@ -169,6 +169,14 @@ class Flow(Keeper):
             with suppress(ClosedError):
                 client._submit(request)
 
+    def _leaving(self) -> bool:
+        return any(
+            request.what == _ffi.UNREGISTER and not request.automatic
+            for client in self.clients
+            if client is not None
+            for request in tuple(client._pending.values())
+        )
+
     def _adapt(self, outcome: Outcome) -> bool:
         """439 First Hop Lacks Outbound Support (RFC 5626 §6): register without."""
         if not self.outbound or self.reg_id > 1 or getattr(outcome.error, "code", 0) != 439:
@@ -348,14 +356,14 @@ class Flow(Keeper):
         """Seconds until the next attempt, and whether the request has come to its end."""
         with lock:
             known = client in self.clients
-            if not known and (request is None or event.is_unregister or self.state == "closed"):
+            if not known and (request is None or self.state == "closed"):
                 return None, True  # left behind by modify() or on the way home
-            self._note(client, event)
+            at = self.clients.index(client) if known or request is None else request.index
+            self._note(client, event, at)
             if event.is_unregister:
                 if request is not None and not request.automatic:
-                    self.left(event.error, event.cancelled)
+                    self.left(at, event.error, event.cancelled)
                 return None, True
-            at = self.clients.index(client) if known or request is None else request.index
             # A failure that was on its way when the program cancelled: no further, all the same.
             cancelled = request is not None and request.cancel_asked and event.error is not None
             outcome = Outcome(at, request, event.error, event.cancelled or cancelled)
@@ -369,7 +377,7 @@ class Flow(Keeper):
                 self._after_success(client, event, flow_timer)
             return decision.delay, ended
 
-    def _note(self, client: RegistrationClient, event: RegState) -> None:
+    def _note(self, client: RegistrationClient, event: RegState, at: int) -> None:
         if event.probe and event.error is not None:
             return
         now = self.clock.time()
@@ -379,8 +387,9 @@ class Flow(Keeper):
             if not event.cancelled:
                 self.refresh_at = None
         elif event.is_unregister:
-            self.expires_at = self.refresh_at = None
-            self.account._endpoint._paths.leave(self)
+            if self.serving in (None, at):
+                self.expires_at = self.refresh_at = None
+                self.account._endpoint._paths.leave(self)
         else:
             self.last = event
             self.bound = client.contacts

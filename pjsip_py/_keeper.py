@@ -62,6 +62,7 @@ class Keeper:
         "_not_before",
         "_nudged",
         "_plan",
+        "_probing",
         "_resume",
         "_serial",
         "_timer",
@@ -70,7 +71,6 @@ class Keeper:
         "error",
         "failures",
         "index",
-        "leaving",
         "retry_at",
         "running",
         "serving",
@@ -99,7 +99,7 @@ class Keeper:
         self._not_before: dict[int, float] | None = None  # Retry-After, by registrar
         self._nudged = False  # something changed that no REGISTER sent so far knows of
         self._resume = False  # start() took the place of a planned attempt
-        self.leaving = 0  # unregisters under way
+        self._probing = False  # a probe is under way
 
     # -- what it is told of the account's configuration -------------------------------------------
 
@@ -161,6 +161,10 @@ class Keeper:
 
     def _withdraw(self, index: int) -> None:
         """Registered at *index* although nobody wants it any more."""
+
+    def _leaving(self) -> bool:
+        """Whether an unregister of the program's is under way."""
+        return False
 
     def _adapt(self, outcome: Outcome) -> bool:
         """Whether something was changed that makes the same registrar worth asking again."""
@@ -244,6 +248,7 @@ class Keeper:
             if not walk.probe:
                 self.running += 1
         self._held = (*self._held, (walk, self.cost, self._hop))
+        self._probing = self._probing or walk.probe
         if not walk.probe:
             self._enter("registering")
         self._send(walk)
@@ -274,6 +279,7 @@ class Keeper:
         """The program asks for an attempt, now."""
         if self.state in ("idle", "failed", "unregistered"):
             self.failures = self.attempts = 0
+            self._resume = False
         self._resume = self._resume or self._plan in ("retry", "next")
         self._clear_plan()
         self._nudged = False
@@ -304,15 +310,19 @@ class Keeper:
     def leave(self) -> None:
         """An unregister goes out."""
         self.wanted = self._nudged = self._resume = False
-        self.leaving += 1
         self._clear_plan()
         self._enter("unregistering", "asked")
 
-    def left(self, error: PjsipError | None, cancelled: bool = False) -> None:
-        self.leaving -= 1
-        if error is None:
+    def left(self, at: int | None, error: PjsipError | None, cancelled: bool = False) -> None:
+        """The outcome of an unregister at registrar *at*."""
+        if error is None and at == self.serving:
             self.serving = None
-        if self.state != "unregistering" or self.leaving:
+            if self.state == "registered" and not self.running:
+                # A register() before it was faster, one after it was cancelled.
+                self.wanted = False
+                self._clear_plan()
+                self._enter("unregistered")
+        if self.state != "unregistering" or self._leaving():
             return  # something else was asked for meanwhile
         if cancelled:
             self._after_cancel()
@@ -351,6 +361,9 @@ class Keeper:
         if asked:
             self._not_before = self._not_before or {}
             self._not_before[outcome.at] = self.clock.time() + asked
+        if walk is not None and walk.probe and outcome.at == self.serving:
+            walk.probe = self._probing = False  # it came home another way meanwhile
+            self.running += 1
         if walk is not None and walk.probe:
             at = self._preferred(outcome.at + 1)
             if at is not None:
@@ -392,7 +405,9 @@ class Keeper:
         if decision.step in ("again", "target", "next"):
             self._go_on(outcome, decision)
             return False
-        if walk is not None and not walk.probe:
+        if walk is not None and walk.probe:
+            self._probing = False
+        elif walk is not None:
             self.running -= 1
         if outcome.error is None:
             self._succeeded(outcome)
@@ -428,7 +443,7 @@ class Keeper:
             self._moved(previous, error if outcome.at > previous else None)
         if not self.running:
             self._release_others()
-        if self.serving and self.failback is not None:
+        if self.serving and self.failback is not None and not self._probing:
             self._schedule("probe", self._until_probe())
 
     def _until_probe(self, *, refused: bool = False) -> float:
@@ -477,6 +492,7 @@ class Keeper:
             self._schedule("retry", decision.delay)
         elif decision.step == "stop":
             self._clear_plan()
+            self._resume = False
             self._enter("failed", str(outcome.error))
             self._gave_up(outcome.error)
         elif outcome.cancelled and not self.running:
@@ -484,14 +500,15 @@ class Keeper:
 
     def _after_cancel(self) -> None:
         """What there was before the cancelled request goes on: a request ends PJSIP's refresh."""
-        if self._plan:
+        if self._plan in ("retry", "next"):
             return  # something else goes on
         left = self._bound_for()
-        if self.leaving:
+        if self._leaving():
             self.wanted = False
             self._enter("unregistering", "cancelled")
         elif (self.failures or self._resume) and self.policy is not None:
             self._resume = False
+            self.wanted = True
             self._enter("waiting", "cancelled")
             self._schedule("retry", self.policy.delay(max(self.failures, 1), self.key))
         elif left is not None:

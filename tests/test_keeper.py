@@ -52,6 +52,7 @@ class Kept(Keeper):
         self._clock, self._the_pacer, self._policy = clock, pacer, policy
         self._count, self._failback = count, failback
         self.sent: list[Walk] = []
+        self.goodbyes = 0  # unregisters under way
         self.bound: set[int] = set()  # registrars that have a binding of ours
         self.transitions: list[tuple[str, str]] = []
         self.given_up: list[pjsip.PjsipError] = []
@@ -86,6 +87,9 @@ class Kept(Keeper):
 
     def _withdraw(self, index: int) -> None:
         self.bound.discard(index)
+
+    def _leaving(self) -> bool:
+        return self.goodbyes > 0
 
     def _bound_for(self) -> float | None:
         return 10.0 if self.serving is not None else None
@@ -127,10 +131,14 @@ CODES = st.sampled_from([200, 200, 200, 0, 401, 403, 404, 408, 423, 480, 487, 50
 ARROWS = {
     "idle": {"registering", "waiting", "unregistering", "closed"},
     "registering": {"registered", "waiting", "failed", "idle", "unregistering", "closed"},
-    "registered": {"registering", "waiting", "failed", "unregistering", "closed"},
+    "registered": {
+        *("registering", "waiting", "failed", "unregistering", "unregistered", "closed"),
+    },
     "waiting": {"registering", "registered", "failed", "unregistering", "closed", "idle"},
     "failed": {"registering", "registered", "unregistering", "waiting", "closed"},
-    "unregistering": {"unregistered", "failed", "registering", "registered", "idle", "closed"},
+    "unregistering": {
+        *("unregistered", "failed", "registering", "registered", "waiting", "idle", "closed"),
+    },
     "unregistered": {"registering", "unregistering", "closed"},
     "closed": set[str](),
 }
@@ -151,7 +159,6 @@ class AnyOrder(RuleBasedStateMachine):
         policy = pjsip.RetryPolicy(max_attempts=attempts) if retry else None
         self.keeper = Kept(self.clock, self.pacer, policy, count, failback=5.0)
         self.users: list[Walk] = []  # that the program waits for
-        self.leaving = 0
 
     @precondition(lambda self: self.keeper.state != "closed" and len(self.users) < 3)
     @rule()
@@ -163,15 +170,15 @@ class AnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.keeper.state != "closed")
     @rule()
     def unregister(self) -> None:
-        self.leaving += 1
+        self.keeper.goodbyes += 1
         self.keeper.leave()
 
-    @precondition(lambda self: self.leaving and self.keeper.state != "closed")
+    @precondition(lambda self: self.keeper.goodbyes and self.keeper.state != "closed")
     @rule(how=st.sampled_from(["good", "bad", "cancelled"]))
     def unregistered(self, how: str) -> None:
-        self.leaving -= 1
+        self.keeper.goodbyes -= 1
         error = None if how == "good" else pjsip.ServerError(500, "test")
-        self.keeper.left(error, how == "cancelled")
+        self.keeper.left(self.keeper.serving, error, how == "cancelled")
 
     @precondition(lambda self: self.keeper.sent)
     @rule(code=CODES, data=st.data(), after=st.none() | st.sampled_from([0, 7, 4_000_000_000]))
