@@ -150,7 +150,6 @@ def test_late_duplicates_change_nothing(ep: pjsip.Endpoint, sipp: StartSipp, pro
     [
         {"status": "SIP/9.9 200 OK"},
         {"status": "BANANA 200 OK"},
-        {"header": "Contact: <sip:alice@"},
         {"header": "CSeq: banana"},
         {"header": "Via: not a via"},
     ],
