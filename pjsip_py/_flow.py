@@ -151,8 +151,8 @@ class Flow(Keeper):
 
     def _gave_up(self, error: PjsipError) -> None:
         if self.account.state == "failed":  # else another flow serves, or tries
-            self.account._flow_gave_up(error)
             self.account._post(GaveUp, error=error, attempts=self.attempts, hint=error.hint)
+            self.account._flow_gave_up(error)
 
     def _release_others(self) -> None:
         assert self.serving is not None
