@@ -534,8 +534,12 @@ class RegistrationClient:
             self._engine.call_later(0, lambda: self._deliver_failure(request, error))
 
     def _deliver_failure(self, request: _Request, error: errors.PjsipError) -> None:
-        if self._take(request.request) is not None:  # else the client was closed meanwhile
+        if self._take(request.request) is None:
+            return  # the client was closed meanwhile
+        if request.what <= _ffi.UNREGISTER_ALL:
             self._conclude(self._local_state(request, error), request)
+        else:
+            request._finish(None, error)
 
     def _local_state(self, request: _Request, error: errors.PjsipError) -> RegState:
         return RegState(

@@ -76,7 +76,8 @@ class World:
         """Wait until ``done()``, asked again after every event, and for all that goes with it."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: bool(done()), DEADLINE):
-                raise AssertionError(f"waited {DEADLINE} s for {what}; {self.events[-5:]}")
+                accounts = [(account, account.error) for account in self.ep.accounts[:20]]
+                raise AssertionError(f"waited {DEADLINE} s for {what}; {accounts}")
         self.settle()
 
     def wait_state(self, account: pjsip.Account, *states: str) -> None:
@@ -86,7 +87,7 @@ class World:
             seen = self.states(account)
             return account.state in states and bool(seen) and seen[-1] == account.state
 
-        self.wait(there, f"{states}, it is {account.state}")
+        self.wait(there, f"{states}")
 
     def settle(self) -> None:
         """All that was queued before the call has been delivered after it."""

@@ -648,3 +648,27 @@ def test_a_register_in_flight_twice_replaced_leaves_one_binding(
     assert account.state == "registered"
     assert account.binding is not None
     assert serves(registrar) == [account.binding.uri]
+
+
+def test_a_change_while_the_name_is_unknown_is_no_failed_register(registrar: Registrar) -> None:
+    asked = threading.Event()
+    known: list[str] = []
+
+    def resolver(query: pjsip.Query) -> list[pjsip.Target]:
+        if not asked.wait(DEADLINE) or not known:
+            raise OSError("not yet")
+        return [pjsip.Target("127.0.0.1", registrar.port("udp"))]
+
+    with World(resolver=resolver) as world:
+        account = world.account("sip:registrar.example")
+        first = account.register()
+        second = account.modify(expires=200)
+        asked.set()
+        for operation in (first, second):
+            assert isinstance(operation.exception(DEADLINE), pjsip.ResolveError)
+        world.settle()
+        assert len(world.outcomes(account)) == 2
+        known.append("now")
+        world.retry(account)
+        assert account.state == "registered"
+        assert registers(registrar)[-1].expires == 200
