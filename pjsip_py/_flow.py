@@ -234,7 +234,7 @@ class Flow(Keeper):
     def _follow_route(self, client: RegistrationClient) -> None:
         """The way to the registrar may lead through another of our addresses by now."""
         old = client.transport
-        if old is None or not client._handle or client._config.contacts is not None:
+        if old is None or not client._handle:
             return
         endpoint = self.account._endpoint
         try:
