@@ -412,7 +412,7 @@ class Keeper:
         if outcome.error is None:
             self._succeeded(outcome)
         elif decision.step == "probe":
-            if self.state == "registered":
+            if self.state == "registered" and not self._plan:
                 self._schedule("probe", decision.delay or 0.0)
         else:
             if not outcome.cancelled:
@@ -517,4 +517,5 @@ class Keeper:
             self._schedule("retry", left)
         else:
             self.wanted = False
+            self._clear_plan()
             self._enter("idle", "cancelled")
