@@ -158,6 +158,10 @@ class Flow(Keeper):
         assert self.serving is not None
         for index, client in enumerate(self.clients):
             if client is not None and index > self.serving:
+                for request in tuple(client._pending.values()):
+                    if request.probe:  # whose outcome nobody will hear of
+                        self._probing = False
+                        self._answered(request)
                 self.clients[index] = None
                 client._close_soon()  # its binding is left to expire: they may share a location
 
@@ -274,6 +278,7 @@ class Flow(Keeper):
     def unregister(self, timeout: float | None) -> _Request:
         client = self.client
         request = client._new_request("unregister", _ffi.UNREGISTER, 0, timeout)
+        request.index = self.clients.index(client)
         self.leave()
         return client._submit(request)
 
@@ -446,7 +451,9 @@ class Flow(Keeper):
         try:
             client._move(transport, *mapped)
         except PjsipError as error:  # with the longer address it does not fit any more
-            _log.warning("%s: seen at %s, but %s", client.aor, event.mapped_address, error)
+            text = f"{client.aor}: seen at {event.mapped_address}, but {error}"
+            with suppress(ClosedError):  # later: no handler of the program's under the lock
+                client._engine.call_later(0, lambda: _log.warning(text))
             return
         self.account._post(
             ContactChanged,

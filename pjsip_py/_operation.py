@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ffi
-from .errors import ClosedError, WouldBlockError
+from .errors import PjsipError, WouldBlockError
 
 if TYPE_CHECKING:
     import asyncio
@@ -195,7 +195,7 @@ class Operation(Generic[T]):
             line = partial(_log.warning, "%s failed and nobody asked: %s", self.name, error)
             try:
                 self._engine.call_later(0, line)
-            except ClosedError:
+            except PjsipError:
                 line()
 
     def __repr__(self) -> str:
