@@ -252,7 +252,7 @@ class Account:
     def _unregister(self, timeout: float | None) -> Operation[RegistrationResult]:
         with lock:
             self._check_open()
-            return _joined([flow.unregister(timeout) for flow in self._flows])
+            return _joined([flow.unregister(timeout) for flow in self._flows], any_of=False)
 
     def _check_open(self) -> None:
         if self.state == "closed":
@@ -535,22 +535,37 @@ async def _awaited(operation: Operation[RegistrationResult]) -> RegistrationResu
     return await operation
 
 
-def _joined(operations: list[Any]) -> Operation[Any]:
-    """One Operation for the same request over several flows: a success counts for all."""
+class _Joined(Operation[Any]):
+    """The same request over several flows."""
+
+    __slots__ = ("_left", "_parts")
+
+    def __init__(self, parts: list[Operation[Any]], *, any_of: bool) -> None:
+        super().__init__(parts[0]._engine, parts[0].name)
+        self._parts = parts
+        self._left = set(map(id, parts))
+
+        def done(part: Operation[Any]) -> None:
+            self._left.discard(id(part))
+            part._retrieved = True
+            if any_of and part._error is None:
+                self._finish(part._value, None)
+            elif not self._left:
+                failed = [each for each in parts if each._error is not None]
+                last = failed[0] if failed else part
+                self._finish(last._value, last._error)
+
+        for part in parts:
+            part.add_done_callback(done)
+
+    def _ask_cancel(self) -> None:
+        for part in self._parts:
+            part.cancel()
+
+
+def _joined(operations: list[Any], *, any_of: bool = True) -> Operation[Any]:
+    """One Operation for all: *any_of* of them succeeds, or each does."""
     if len(operations) == 1:
         only: Operation[Any] = operations[0]
         return only
-    whole: Operation[Any] = Operation(operations[0]._engine, operations[0].name)
-    left = set(map(id, operations))
-
-    def done(operation: Operation[Any]) -> None:
-        left.discard(id(operation))
-        operation._retrieved = True
-        if operation._error is None:
-            whole._finish(operation._value, None)
-        elif not left:
-            whole._finish(None, operation._error)
-
-    for operation in operations:
-        operation.add_done_callback(done)
-    return whole
+    return _Joined(operations, any_of=any_of)

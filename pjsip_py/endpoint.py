@@ -273,6 +273,7 @@ class Endpoint:
         self._was_open = False
         self._closing = False
         self._close_done = threading.Event()
+        self._closing_thread = 0
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
         self._streams = Streams()
@@ -393,9 +394,11 @@ class Endpoint:
                 return None
             if not self._closing:
                 self._closing = True
+                self._closing_thread = threading.get_ident()
                 self._close_done.clear()
                 return engine
-        if not engine.is_delivering_here():
+        # A callback of what close() ends may call it again: that is no reason to wait for itself.
+        if not engine.is_delivering_here() and self._closing_thread != threading.get_ident():
             self._close_done.wait(10.0)
         return None
 

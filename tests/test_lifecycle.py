@@ -992,3 +992,16 @@ def test_the_garbage_collector_may_run_anywhere(registrar: Registrar) -> None:
             assert ep.stats()["clients"] == 0
     finally:
         gc.set_threshold(*old)
+
+
+def test_close_from_a_callback_of_what_it_ends() -> None:
+    with Registrar() as silent:
+        silent.drop_next(times=None)
+        ep = pjsip.Endpoint().open()
+        operation = ep.add_account(AOR, registrar=silent.uri()).register()
+        silent.wait_for(1)
+        operation.add_done_callback(lambda _: ep.close())
+        began = time.monotonic()
+        ep.close(timeout=0.3)
+        assert time.monotonic() - began < 3
+        assert isinstance(operation.exception(1), pjsip.ClosedError | pjsip.RegistrationError)

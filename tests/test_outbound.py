@@ -551,3 +551,15 @@ def test_of_many_routes_the_first_sixteen_are_kept(world: World, protocol: str, 
         account = world.account(registrar)
         account.register().result(DEADLINE)
         assert account.service_route == account.path == tuple(routes[:16])
+
+
+def test_unregistering_waits_for_all_flows(world: World) -> None:
+    with Registrar(protocols=("tcp",)) as quick, Registrar(protocols=("tcp",)) as slow:
+        edges = [each.uri().partition(";")[0] + ";transport=tcp" for each in (quick, slow)]
+        account = world.account("sip:example.com", outbound=edges)
+        account.register().result(DEADLINE)
+        until(lambda: account.flows == (1, 2), "both flows")
+        slow.delay_next(0.1)
+        account.unregister().result(DEADLINE)
+        assert account.flows == ()
+        assert (quick.aors, slow.aors) == ([], [])
