@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger("pjsip_py")
 
-# One lock for all: it guards a few assignments, and an Operation stays small.
-_lock = threading.Lock()
+# One lock for all: it guards a few assignments, and an Operation stays small.  Like the others it is
+# re-entrant: the collector may run a finalizer of the program's, which calls us, while it is held.
+_lock = threading.RLock()
 
 
 class Operation(Generic[T]):

@@ -85,7 +85,7 @@ class Resolver:
         self._hook = hook or system
         self._run_coroutine = run_coroutine or (lambda coroutine: None)
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting: dict[Query, list[Callback]] = {}
         self._queue: deque[Query] = deque()
         self._threads = 0

@@ -118,7 +118,7 @@ class Streams:
     """The streams of one source, without keeping them alive; safe to walk while one is added."""
 
     __slots__ = ("_refs",)
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
     def __init__(self) -> None:
         self._refs: tuple[ref[EventStream], ...] = ()
@@ -229,7 +229,7 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 _open_endpoint: Endpoint | None = None
-_open_lock = threading.Lock()
+_open_lock = threading.RLock()
 
 
 class Endpoint:

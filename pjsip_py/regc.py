@@ -137,7 +137,7 @@ class RegistrationClient:
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._streams: Streams | None = None
         self._fetchers: list[RegistrationClient] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._preparing = False
         self._held: list[_Request] = []
         self._pending: dict[int, _Request] = {}
