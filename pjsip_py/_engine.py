@@ -212,6 +212,16 @@ class Engine:
                 with suppress(TimeoutError, CancelledError):
                     operation.exception(left)
 
+    def _end_thread(self, thread: threading.Thread, timeout: float) -> None:
+        """Wait for its end; it may be on its way into a wait that began after an interrupt.
+
+        Left there it would take the events of the next engine.
+        """
+        deadline = time.monotonic() + timeout
+        while thread.is_alive() and time.monotonic() < deadline:
+            _ffi.interrupt()
+            thread.join(0.01)
+
     def close(self, timeout: float) -> bool:
         """Stop the worker, deliver what is left, and end every Operation; False on a time-out."""
         if self._loop is not None and not self._loop.is_closed():
@@ -222,7 +232,7 @@ class Engine:
             _ffi.interrupt()
             thread = self._thread
             if thread is not None and not self.on_event_thread():
-                thread.join(timeout)
+                self._end_thread(thread, timeout)
             if thread is None or self.on_event_thread() or not thread.is_alive():
                 with self._delivering:
                     while self.dispatch(0.0):

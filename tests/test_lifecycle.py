@@ -1005,3 +1005,28 @@ def test_close_from_a_callback_of_what_it_ends() -> None:
         ep.close(timeout=0.3)
         assert time.monotonic() - began < 3
         assert isinstance(operation.exception(1), pjsip.ClosedError | pjsip.RegistrationError)
+
+
+def test_the_event_thread_ends_even_if_it_begins_to_wait_late(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it waits on, and takes away what happens in the next endpoint."""
+    from pjsip_py._engine import Engine
+
+    take = Engine._take
+
+    def late(engine: Engine, timeout: float) -> int:
+        if threading.current_thread().name == "pjsip_py-events" and timeout > 1:
+            while not engine.stopping and not released.wait(0.01):
+                pass
+            time.sleep(0.05)  # the interrupt has come by now
+        return take(engine, timeout)
+
+    released = threading.Event()
+    monkeypatch.setattr(Engine, "_take", late)
+    ep = pjsip.Endpoint().open()
+    began = time.monotonic()
+    ep.close()
+    assert time.monotonic() - began < 2
+    released.set()
+    assert "pjsip_py-events" not in [thread.name for thread in threading.enumerate()]
