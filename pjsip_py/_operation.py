@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger("pjsip_py")
 
-# One lock for all: it guards a few assignments, and an Operation stays small.  Like the others it is
-# re-entrant: the collector may run a finalizer of the program's, which calls us, while it is held.
+# One lock for all: it guards a few assignments, and an Operation stays small.  Like the others it
+# is re-entrant: the collector may run a finalizer of the program's, which calls us, under it.
 _lock = threading.RLock()
 
 

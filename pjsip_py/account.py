@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from ._flow import Flow, lock
+from ._flow import FAREWELL, Flow, lock
 from ._operation import Operation
 from ._regconfig import RegConfig
 from .account_config import FIELDS, AccountConfig
@@ -326,6 +326,9 @@ class Account:
         One after the other, for a registrar may take the two Contacts for the same, and two
         registrars may share a location.
         """
+        # Whatever becomes of the farewells, a time-out or Ctrl-C in here: not for ever.
+        engine = self._endpoint._running_engine()
+        engine.call_later(FAREWELL + 0.5, self._end_farewells)
         old, self._flows = self._flows, self._make_flows()
         gone = self.state == "unregistering" and not wanted
         for flow in self._flows:
@@ -357,6 +360,11 @@ class Account:
             farewell.add_done_callback(self._said_farewell)
         self._said_farewell()
         return operation
+
+    def _end_farewells(self) -> None:
+        with lock:
+            self._farewells = ()
+        self._said_farewell()
 
     def _said_farewell(self, request: Any = None) -> None:
         """The last of the old bindings is gone, or its time is up: the new one may come."""
