@@ -327,15 +327,15 @@ class Account:
         registrars may share a location.
         """
         # Whatever becomes of the farewells, a time-out or Ctrl-C in here: not for ever.
+        farewells: list[Any] = []
         engine = self._endpoint._running_engine()
-        engine.call_later(FAREWELL + 0.5, self._end_farewells)
+        engine.call_later(FAREWELL + 0.5, lambda: self._end_farewells(farewells))
         old, self._flows = self._flows, self._make_flows()
         gone = self.state == "unregistering" and not wanted
         for flow in self._flows:
             flow.state, flow.wanted = "unregistered" if gone else self.state, wanted
             flow.blocked = []
         walks: list[Any] = []
-        farewells: list[Any] = []
         for flow in old:
             for found, into in zip(flow.retire(unbind=unbind), (walks, farewells), strict=True):
                 into += found
@@ -361,9 +361,9 @@ class Account:
         self._said_farewell()
         return operation
 
-    def _end_farewells(self) -> None:
+    def _end_farewells(self, late: list[Any]) -> None:
         with lock:
-            self._farewells = ()
+            self._farewells = tuple(each for each in self._farewells if each not in late)
         self._said_farewell()
 
     def _said_farewell(self, request: Any = None) -> None:
