@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _ffi
 from ._operation import Operation
-from .errors import ClosedError
+from .errors import ClosedError, PjsipError
 
 if TYPE_CHECKING:
     import asyncio
@@ -191,6 +191,13 @@ class Engine:
             self._calls.pop(request, None)
             raise
         return request
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call in its turn where events are delivered; at once when none are any more."""
+        try:
+            self.call_later(0, call)
+        except PjsipError:  # closed, or forked
+            call()
 
     def call_cancel(self, request: int) -> None:
         if self._calls.pop(request, None) is not None:

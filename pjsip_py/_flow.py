@@ -168,10 +168,7 @@ class Flow(Keeper):
     def _withdraw(self, index: int) -> None:
         client = self.clients[index]
         if client is not None and not client._pending:
-            request = client._new_request("unregister", _ffi.UNREGISTER)
-            request.automatic = request._retrieved = True
-            with suppress(ClosedError):
-                client._submit(request)
+            self._unbind(client)
 
     def _leaving(self) -> bool:
         return any(
@@ -186,7 +183,7 @@ class Flow(Keeper):
         if not self.outbound or self.reg_id > 1 or getattr(outcome.error, "code", 0) != 439:
             return False
         self.outbound = False  # the instance and the edge's route stay
-        self.configs = self.account._flow_configs(self.reg_id, outbound=False)
+        self.configs = self.account.config._flow_configs(self.reg_id, outbound=False)
         client = self.clients[outcome.at]
         self.clients[outcome.at] = None
         if client is not None and not client._pending:
@@ -325,7 +322,7 @@ class Flow(Keeper):
                     if not request.automatic:
                         walks.append(request)
             if leaving is None and binding:
-                leaving = self._unbind(client)
+                leaving = self._unbind(client, FAREWELL)
             if leaving is None:
                 client._close_soon()
             else:
@@ -333,8 +330,9 @@ class Flow(Keeper):
                 leaving.add_done_callback(lambda _, client=client: client.close())  # type: ignore[misc]
         return walks, farewells
 
-    def _unbind(self, client: RegistrationClient) -> _Request | None:
-        request = client._new_request("unregister", _ffi.UNREGISTER, 0, FAREWELL)
+    def _unbind(self, client: RegistrationClient, timeout: float | None = None) -> _Request | None:
+        """Remove what is bound by *client*, on our own account."""
+        request = client._new_request("unregister", _ffi.UNREGISTER, 0, timeout)
         request.automatic = request._retrieved = True
         try:
             return client._submit(request)
@@ -452,8 +450,7 @@ class Flow(Keeper):
             client._move(transport, *mapped)
         except PjsipError as error:  # with the longer address it does not fit any more
             text = f"{client.aor}: seen at {event.mapped_address}, but {error}"
-            with suppress(ClosedError):  # later: no handler of the program's under the lock
-                client._engine.call_later(0, lambda: _log.warning(text))
+            client._engine.soon(lambda: _log.warning(text))  # not under the lock
             return
         self.account._post(
             ContactChanged,

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple, Protocol
 from ._clock import Clock
 from ._pacing import Pacer
 from .errors import PjsipError
-from .retry import FAILOVER, STOP, RetryPolicy
+from .retry import DEFAULT_POLICY, FAILOVER, STOP, RetryPolicy
 
+# The better first: of several flows an account shows the best.
 STATES = (
-    *("idle", "registering", "registered", "waiting"),
-    *("unregistering", "unregistered", "failed", "closed"),
+    *("registered", "registering", "waiting", "unregistering"),
+    *("failed", "unregistered", "idle", "closed"),
 )
-_DEFAULT_POLICY = RetryPolicy()
 
 
 class Walk(Protocol):
@@ -48,7 +48,7 @@ class Decision(NamedTuple):
 
     step: str  #: done, again, target, next, probe, retry, stop
     delay: float | None = None
-    at: int = 0  #: registrar of "next" and "target"
+    at: int = 0  #: registrar of "next" and "target", and the one that "retry" begins with
 
 
 _DONE = Decision("done")
@@ -355,7 +355,7 @@ class Keeper:
                 return _DONE
             return Decision("probe", self.failback) if walk.probe else Decision("again", 0.0)
         tried = (walk.tried if walk else 0) | 1 << outcome.at
-        policy = self.policy or _DEFAULT_POLICY
+        policy = self.policy or DEFAULT_POLICY
         verdict = policy.verdict(error)
         asked = policy.wait_asked(error)
         if asked:
@@ -385,7 +385,8 @@ class Keeper:
             delay = float(verdict)
         else:
             delay = policy.delay(self.failures + 1, self.key)
-        return Decision("retry", max(delay, min(map(self._wait_for, range(self.count)))))
+        first = 0 if verdict is FAILOVER else self.index  # all have failed: a new round, in order
+        return Decision("retry", max(delay, min(map(self._wait_for, range(self.count)))), first)
 
     def _was_last(self) -> bool:
         assert self.policy is not None
@@ -449,7 +450,7 @@ class Keeper:
     def _until_probe(self, *, refused: bool = False) -> float:
         """Seconds; a registrar that refuses us, or asks to be left alone, is not pestered."""
         wait = min(map(self._wait_for, range(self.serving or 1)))
-        longest = (self.policy or _DEFAULT_POLICY).maximum if refused else 0.0
+        longest = (self.policy or DEFAULT_POLICY).maximum if refused else 0.0
         return max(self.failback or 0.0, wait, longest)
 
     def _go_on(self, outcome: Outcome, decision: Decision) -> None:
@@ -486,8 +487,7 @@ class Keeper:
         if decision.step == "retry":
             assert decision.delay is not None
             self.failures += 1
-            if (self.policy or _DEFAULT_POLICY).verdict(outcome.error) is FAILOVER:
-                self.index = 0  # all have failed: a new round, in order
+            self.index = decision.at
             self._enter("waiting", str(outcome.error))
             self._schedule("retry", decision.delay)
         elif decision.step == "stop":

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ffi
-from .errors import PjsipError, WouldBlockError
+from .errors import WouldBlockError
 
 if TYPE_CHECKING:
     import asyncio
@@ -194,10 +194,7 @@ class Operation(Generic[T]):
             # In its turn: whoever lets the last reference go may hold a lock that a logging handler
             # of the program's waits for.
             line = partial(_log.warning, "%s failed and nobody asked: %s", self.name, error)
-            try:
-                self._engine.call_later(0, line)
-            except PjsipError:
-                line()
+            self._engine.soon(line)
 
     def __repr__(self) -> str:
         return f"<Operation {self.name} {self._state}>"

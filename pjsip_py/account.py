@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from ._flow import FAREWELL, Flow, lock
+from ._keeper import STATES
 from ._operation import Operation
-from ._regconfig import RegConfig
 from .account_config import FIELDS, AccountConfig
 from .errors import ClosedError, ConfigError, PjsipError
 from .events import (
@@ -31,11 +31,6 @@ from .uri import check_fields
 if TYPE_CHECKING:
     from .endpoint import Endpoint, EventStream, Streams
 
-# Of several flows the account shows the best.
-_RANK = (
-    *("registered", "registering", "waiting", "unregistering"),
-    *("failed", "unregistered", "idle", "closed"),
-)
 #: As many of a registrar's Path and Service-Route are kept.
 MAX_ROUTES = 16
 # A change of these alone does not need another regc.
@@ -92,12 +87,9 @@ class Account:
     def _make_flows(self) -> tuple[Flow, ...]:
         outbound = self.config.outbound is not False
         return tuple(
-            Flow(self, self._flow_configs(n, outbound=outbound), n, outbound)
+            Flow(self, self.config._flow_configs(n, outbound), n, outbound)
             for n in (range(1, self.config._flows() + 1) if outbound else (0,))
         )
-
-    def _flow_configs(self, reg_id: int, *, outbound: bool) -> tuple[RegConfig, ...]:
-        return self.config._flow_configs(reg_id, outbound)
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -117,7 +109,7 @@ class Account:
     def _best(self) -> Flow:
         if len(self._flows) == 1:
             return self._flows[0]
-        return min(self._flows, key=lambda flow: _RANK.index(flow.state))
+        return min(self._flows, key=lambda flow: STATES.index(flow.state))
 
     @property
     def registrar(self) -> str:
@@ -311,7 +303,7 @@ class Account:
 
     def _modify_live(self, changed: set[str]) -> None:
         for flow in self._flows:
-            flow.configs = self._flow_configs(flow.reg_id, outbound=flow.outbound)
+            flow.configs = self.config._flow_configs(flow.reg_id, flow.outbound)
             for client, config in zip(flow.clients, flow.configs, strict=True):
                 if client is None:
                     continue
@@ -378,11 +370,7 @@ class Account:
     def _end_later(self, request: Any) -> None:
         """What the program asks for has been overtaken by what it asked for next."""
         error = CancelledError() if request.cancel_asked else ClosedError(f"{self!r}: overtaken")
-        try:
-            engine = self._endpoint._running_engine()
-            engine.call_later(0, lambda: request._finish(None, error))
-        except ClosedError:
-            request._finish(None, error)
+        request._engine.soon(lambda: request._finish(None, error))
 
     def wait_registered(self, timeout: float | None = None) -> Any:
         """Wait until registered: at once if so, else for the next success, across attempts.
@@ -493,7 +481,7 @@ class Account:
             endpoint._running_engine().call_later(0, lambda: self._emit(event))
 
     def _flow_entered(self, reason: str) -> None:
-        state = self._best.state if self._flows else self.state
+        state = self._best.state
         previous, self.state = self.state, state
         if state != previous:
             self._post(AccountState, state=state, previous=previous, reason=reason)
@@ -529,10 +517,7 @@ class Account:
             self._endpoint._running_engine().call_later(0, self._close_streams)
         except ClosedError:
             self._close_streams()
-        with lock:
-            waiting, self._waiting = self._waiting, ()
-        for operation in waiting:
-            operation._finish(None, errors.ClosedError(f"{self!r}"))
+        self._end_waiting(None, ClosedError(f"{self!r}"))
 
     def _close_streams(self) -> None:
         for stream in list(self._streams or ()):

@@ -11,7 +11,7 @@ from typing import Any
 from ._regconfig import RegConfig, check_config, check_route
 from .auth import Credentials
 from .errors import ConfigError, InvalidUriError
-from .retry import RetryPolicy
+from .retry import DEFAULT_POLICY, RetryPolicy
 from .tls import TlsConfig
 from .transport import Transport
 from .uri import (
@@ -25,7 +25,6 @@ from .uri import (
 )
 
 _OWN = ("registrar", "route", "tls", "transport")  # what each of several registrars may have
-DEFAULT_POLICY = RetryPolicy()  # one for all
 MAX_REGISTRARS = 8
 MAX_FLOWS = 8
 _URN = re.compile(r"urn:[A-Za-z0-9][A-Za-z0-9\-]{0,31}:[A-Za-z0-9()+,\-.:=@;$_!*'%/?#]+")

@@ -16,15 +16,13 @@ except ModuleNotFoundError as error:
         name="prometheus_client",
     ) from error
 
+from ._keeper import STATES
 from .endpoint import Endpoint
 from .events import EventsDropped, GaveUp, RegistrarChanged, RegStarted, RegState
 from .regc import RegistrationClient
 
 #: States of an account that always have a sample, if only of 0.
-STATES = (
-    *("idle", "registering", "registered", "waiting"),
-    *("unregistering", "unregistered", "failed"),
-)
+SHOWN = tuple(state for state in STATES if state != "closed")
 #: Registrars with a label of their own; the ones after them share "other".
 MAX_REGISTRARS = 100
 # s; from a registrar in the same rack to SIP timer F, which is 32 s
@@ -124,7 +122,7 @@ class Metrics:
         )
         states = Tally(account.state for account in accounts)
         family = GaugeMetricFamily("pjsip_accounts", "Accounts by state", labels=["state"])
-        for state in dict.fromkeys((*STATES, *states)):
+        for state in dict.fromkeys((*SHOWN, *states)):
             family.add_metric([state], states[state])
         yield family
 

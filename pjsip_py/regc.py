@@ -201,15 +201,15 @@ class RegistrationClient:
         *timeout* bounds the request in seconds, name resolution included; default: the client's
         ``timeout=``, and without it SIP's timer F (``EndpointConfig.td``, 32 s).
         """
-        return self._request("register", _ffi.REGISTER, int(bool(auto_refresh)), timeout)
+        return self._ask("register", _ffi.REGISTER, int(bool(auto_refresh)), timeout)
 
     def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
         """Remove our contacts (``pjsip_regc_unregister``) and stop refreshing."""
-        return self._request("unregister", _ffi.UNREGISTER, 0, timeout)
+        return self._ask("unregister", _ffi.UNREGISTER, 0, timeout)
 
     def unregister_all(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
         """Remove every binding of the AOR, whoever made it: ``Contact: *``."""
-        return self._request("unregister_all", _ffi.UNREGISTER_ALL, 0, timeout)
+        return self._ask("unregister_all", _ffi.UNREGISTER_ALL, 0, timeout)
 
     def fetch_bindings(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
         """Ask for the AOR's bindings: a REGISTER without Contact (RFC 3261 §10.2.3).
@@ -224,16 +224,20 @@ class RegistrationClient:
         if self._fetchers is None:
             self._fetchers = []
         self._fetchers.append(fetcher)
-        return fetcher._request("fetch_bindings", _ffi.REGISTER, 0, timeout)
+        return fetcher._ask("fetch_bindings", _ffi.REGISTER, 0, timeout)
 
     def update_contacts(self, contacts: str | Sequence[str]) -> Operation[None]:
         """Set the contacts from the next request on; dropped ones are removed with it, once."""
         self._check_open()
         listed = check_contacts(contacts)
-        self._contacts = listed
-        return self._request(
-            "update_contacts", _ffi.SET_CONTACTS, strings=list(listed), count=len(listed)
+        return self._set_contacts("update_contacts", listed)
+
+    def _set_contacts(self, name: str, contacts: tuple[str, ...]) -> Operation[None]:
+        self._contacts = contacts
+        request = self._new_request(
+            name, _ffi.SET_CONTACTS, strings=list(contacts), count=len(contacts)
         )
+        return self._submit(request)
 
     def update_expires(self, expires: int) -> Operation[None]:
         """Set the expiry (s) asked for from the next request on."""
@@ -269,17 +273,11 @@ class RegistrationClient:
         if self.closed:
             raise ClosedError(f"{self!r} is closed")
 
-    def _request(
-        self,
-        name: str,
-        what: int,
-        value: int = 0,
-        timeout: float | None = None,
-        strings: list[str] | None = None,
-        count: int = 0,
+    def _ask(
+        self, name: str, what: int, value: int = 0, timeout: float | None = None
     ) -> Operation[Any]:
         self._check_open()
-        return self._submit(self._new_request(name, what, value, timeout, strings, count))
+        return self._submit(self._new_request(name, what, value, timeout))
 
     def _new_request(
         self,
@@ -508,16 +506,13 @@ class RegistrationClient:
         """
         contact = self._own_contact(transport, host, port)
         if transport is not self.transport:
-            strings = [str(transport.handle())]
-            self._quiet("move", _ffi.SET_TRANSPORT, strings, 1)
+            handle = [str(transport.handle())]
+            request = self._new_request("move", _ffi.SET_TRANSPORT, strings=handle, count=1)
+            self._submit(request)._retrieved = True
             self.transport = transport
         self._contact_address = host_port(host, port)
         if self._config.contacts is None and (contact,) != self._contacts:
-            self._contacts = (contact,)
-            self._quiet("move", _ffi.SET_CONTACTS, [contact], 1)
-
-    def _quiet(self, name: str, what: int, strings: list[str], count: int) -> None:
-        self._submit(self._new_request(name, what, 0, None, strings, count))._retrieved = True
+            self._set_contacts("move", (contact,))._retrieved = True
 
     def _fail_held(self, error: errors.PjsipError) -> None:
         """Nothing could be sent: every request so far ends with *error*."""
@@ -752,10 +747,7 @@ class RegistrationClient:
     def _close_soon(self) -> None:
         """close() under the accounts' lock: what calls the program comes in its turn."""
         if self._shut() and self._pending:
-            try:
-                self._engine.call_later(0, lambda: self._end(f"{self!r} was closed"))
-            except ClosedError:
-                self._end(f"{self!r} was closed")
+            self._engine.soon(lambda: self._end(f"{self!r} was closed"))
 
     def _stop_refresh(self) -> None:
         """End PJSIP's own refresh if one is under way."""

@@ -135,3 +135,6 @@ class RetryPolicy:
         if self.seed is None:
             return random.uniform(least, most)
         return random.Random(f"{self.seed}/{key}").uniform(least, most)
+
+
+DEFAULT_POLICY = RetryPolicy()  # one for all accounts that name none

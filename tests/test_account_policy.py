@@ -163,7 +163,8 @@ def test_a_silent_registrar_goes_to_the_backup(
     account = world.account(registrar, backup, timeout=SILENT)
     began = time.monotonic()
     assert account.register().result(DEADLINE).code == 200
-    assert SILENT <= time.monotonic() - began < SILENT + 0.5
+    # PJSIP's timers count in whole milliseconds
+    assert SILENT - 0.002 <= time.monotonic() - began < SILENT + 0.5
     assert account.registrar == backup.uri()
 
 
@@ -676,8 +677,7 @@ def test_a_connection_whose_other_end_answers_pings_is_kept(world: World, tcp: R
     account = world.account(tcp, timeout=SILENT, keep_alive=5)
     account.register().result(DEADLINE)
     before = world.of(pjsip.RegState)[-1].connection
-    world.clock.advance(60)
-    ping_pong(world, tcp, account, 1)
+    ping_pong(world, tcp, account, 3)
     tcp.drop_next()
     assert isinstance(world.fails(account), pjsip.RegistrationTimeout)
     world.settle()

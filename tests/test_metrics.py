@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import pjsip_py as pjsip
 from pjsip_py import metrics as module
-from pjsip_py.metrics import STATES, Metrics
+from pjsip_py.metrics import SHOWN, Metrics
 from pjsip_py.testing import Registrar
 
 PASSWORD = "correct horse battery"
@@ -72,7 +72,7 @@ def test_a_registration_and_its_end_are_counted(
     assert 0 < value(registry, "register_seconds_sum") < 5
     assert value(registry, "accounts_registered") == 1
     assert value(registry, "accounts", state="unregistered") == 1
-    assert sum(value(registry, "accounts", state=state) for state in STATES) == 2
+    assert sum(value(registry, "accounts", state=state) for state in SHOWN) == 2
 
 
 def test_a_refresh_is_counted_with_its_latency(
