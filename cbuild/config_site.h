@@ -95,6 +95,9 @@ void pjpy_assert_failed(const char *expression, const char *file, int line);
 #define PJSIP_AUTH_AUTO_SEND_NEXT 1
 #define PJSIP_AUTH_HEADER_CACHING 0
 
+/* Nonces in a row that a registrar may call stale (upstream: 3; a patch counts the first one, too). */
+#define PJSIP_MAX_STALE_COUNT 4
+
 /* --- Log ------------------------------------------------------------------------------------ */
 
 /* Everything is compiled in; EndpointConfig.log_level chooses at run time. */

@@ -31,7 +31,8 @@ enum pjpy_event_kind {
     PJPY_EV_LOG = 7,            /* may be dropped */
     PJPY_EV_DROPPED = 8,        /* how many of the two kinds above were lost */
     PJPY_EV_TIMER = 9,          /* pjpy_call_later()'s time has come */
-    PJPY_EV_PONG = 10           /* a keep-alive was answered */
+    PJPY_EV_PONG = 10,          /* a keep-alive was answered */
+    PJPY_EV_CHALLENGE = 11      /* waits for pjpy_client_answer() */
 };
 
 enum pjpy_event_flag {
@@ -50,7 +51,8 @@ enum pjpy_event_flag {
  *
  *               value[]                                    strings
  *  REG_STATE    0 granted expires (s, -1 none)             0 reason
- *               1 digest algorithm (pjpy_algorithm)        1 response, whole
+ *               1 algorithm (pjpy_algorithm), and the      1 response, whole
+ *                 offered ones from bit 8 on
  *               2 connection id                            2 source address
  *               3 earlier refresh outcomes it stands for   3 local address,
  *                                                            where the
@@ -66,6 +68,11 @@ enum pjpy_event_flag {
  *  RESOLVE      0 protocol  1 port (0: default)            0 host
  *               (handle: the client that asks, 0: none)
  *  PONG         2 connection id
+ *  CHALLENGE    (request: its id)                          0 for each realm:
+ *                                                            "proxy algorithm
+ *                                                            offered refused",
+ *                                                            realm
+ *                                                          1 response, whole
  *  MESSAGE      0 protocol                                 0 local  1 remote
  *                                                          2 message
  *  LOG          0 level                                    0 text
@@ -91,7 +98,8 @@ enum pjpy_algorithm {
     PJPY_ALG_MD5 = 1,
     PJPY_ALG_SHA256 = 2,
     PJPY_ALG_SHA512_256 = 3,
-    PJPY_ALG_OTHER = 4
+    PJPY_ALG_OTHER = 4,
+    PJPY_ALG_BEARER = 5
 };
 
 /* ------------------------------------------------------------- engine */
@@ -186,15 +194,17 @@ int pjpy_connection_close(int32_t connection);
  * text: the strings below, each ended by NUL, in this order:
  *   registrar, AOR (To), From, contacts, routes,
  *   headers (name, value each),
- *   credentials (realm, user name, secret, kind each; kind: "" for a plain
- *   password, else the algorithm of the HA1)
+ *   credentials (realm, user name, secret, kind, minimum each; kind: "" for
+ *   a password, the algorithm of an HA1, "Bearer" for a token, "bearer" for
+ *   one that needs no TLS; minimum: the weakest algorithm that may prove a
+ *   password, or "")
  */
 typedef struct pjpy_registration {
     const char *text;
     size_t length;
     uint32_t contacts, routes, headers, credentials;
     uint32_t expires;           /* s; UINT32_MAX: no Expires header */
-    uint32_t min_algorithm;     /* pjpy_algorithm */
+    uint32_t ask_credentials;   /* 1: CHALLENGE events */
     uint32_t refresh_margin;    /* s before expiry; UINT32_MAX: a fifth of
                                    the grant, 5 to 32 s */
     uint64_t transport;         /* handle; 0: any that fits */
@@ -221,13 +231,16 @@ int pjpy_client_create(const pjpy_registration *registration,
 /*
  * Requests of one client run one at a time, in order.
  * value: REGISTER 1 to refresh on its own; SET_EXPIRES the seconds;
- *        SET_CREDENTIALS the min_algorithm.
+ *        SET_CREDENTIALS as ask_credentials.
  * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_registration;
  *        SET_TRANSPORT the handle in decimal.
  */
 int pjpy_client_request(uint64_t handle, uint64_t request, int what,
                         uint32_t value, uint32_t timeout_ms,
                         const char *text, size_t length, uint32_t count);
+/* text: credentials as in pjpy_registration; none: there are none. */
+int pjpy_client_answer(uint64_t handle, uint64_t challenge, const char *text,
+                       size_t length, uint32_t count);
 /* request 0: PJSIP's own refresh */
 int pjpy_client_cancel(uint64_t handle, uint64_t request);
 int pjpy_client_info(uint64_t handle, pjpy_info *info);

@@ -19,13 +19,15 @@ from ._operation import Operation
 from ._resolve import Query, Resolved, Target
 from .account import Account
 from .account_config import AccountConfig, RegistrarConfig
-from .auth import Credentials
+from .auth import BearerToken, Challenge, Credentials
 from .endpoint import Endpoint, EndpointConfig, EventStream
 from .errors import (
     AccountsFileError,
     AuthenticationError,
+    ChallengeError,
     ClosedError,
     ConfigError,
+    CredentialsError,
     DowngradeError,
     EndpointBusyError,
     ForbiddenError,
@@ -105,12 +107,16 @@ __all__ = [
     "AccountState",
     "AccountsFileError",
     "AuthenticationError",
+    "BearerToken",
     "Binding",
     "CallbackFailed",
+    "Challenge",
+    "ChallengeError",
     "ClosedError",
     "ConfigError",
     "ContactChanged",
     "Credentials",
+    "CredentialsError",
     "DowngradeError",
     "Endpoint",
     "EndpointBusyError",

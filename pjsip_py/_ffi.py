@@ -25,6 +25,7 @@ EV_LOG: int = lib.PJPY_EV_LOG
 EV_DROPPED: int = lib.PJPY_EV_DROPPED
 EV_TIMER: int = lib.PJPY_EV_TIMER
 EV_PONG: int = lib.PJPY_EV_PONG
+EV_CHALLENGE: int = lib.PJPY_EV_CHALLENGE
 
 F_RENEWAL: int = lib.PJPY_F_RENEWAL
 F_UNREGISTER: int = lib.PJPY_F_UNREGISTER
@@ -66,8 +67,15 @@ ALGORITHMS: dict[int, str] = {
     lib.PJPY_ALG_SHA256: "SHA-256",
     lib.PJPY_ALG_SHA512_256: "SHA-512-256",
     lib.PJPY_ALG_OTHER: "other",
+    lib.PJPY_ALG_BEARER: "Bearer",
 }
-ALGORITHM_NUMBERS: dict[str, int] = {name: number for number, name in ALGORITHMS.items()}
+STRONGEST_FIRST: tuple[tuple[int, str], ...] = tuple(
+    (bit, ALGORITHMS[bit])
+    for bit in (
+        *(lib.PJPY_ALG_BEARER, lib.PJPY_ALG_SHA512_256, lib.PJPY_ALG_SHA256),
+        *(lib.PJPY_ALG_MD5, lib.PJPY_ALG_OTHER),
+    )
+)
 
 NO_EXPIRES = 0xFFFFFFFF
 
@@ -318,7 +326,7 @@ def client_create(
     headers: int,
     credentials: int,
     expires: int,
-    min_algorithm: int,
+    ask_credentials: bool,
     refresh_margin: int | None,
     transport: int,
 ) -> int:
@@ -334,7 +342,7 @@ def client_create(
             headers,
             credentials,
             expires,
-            min_algorithm,
+            ask_credentials,
             0xFFFFFFFF if refresh_margin is None else refresh_margin,
             transport,
         ),
@@ -359,6 +367,16 @@ def client_request(
             handle, request, what, value, milliseconds(timeout), text, len(text), count
         ),
         "request",
+    )
+
+
+def client_answer(handle: int, challenge: int, credentials: list[list[str]]) -> None:
+    # A realm comes back as it came, in whatever encoding.
+    joined = "".join(text + "\0" for strings in credentials for text in strings)
+    text = joined.encode("utf-8", "surrogateescape")
+    check(
+        lib.pjpy_client_answer(handle, challenge, text, len(text), len(credentials)),
+        "credentials",
     )
 
 

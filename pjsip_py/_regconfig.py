@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .auth import Credentials, check_credentials
+from .auth import Proof, Source, check_credentials
 from .errors import ConfigError, InvalidUriError
 from .message import split_name_addr
 from .tls import TlsConfig
@@ -41,7 +41,7 @@ class RegConfig(NamedTuple):
     from_uri: SipUri
     display_name: str
     contacts: tuple[str, ...] | None
-    credentials: tuple[Credentials, ...]
+    credentials: tuple[Proof, ...] | Source
     expires: int | None
     headers: tuple[tuple[str, str], ...]
     route: tuple[str, ...]
@@ -52,6 +52,7 @@ class RegConfig(NamedTuple):
     contact_uri_params: str
     timeout: float | None
     refresh_margin: int | None  # None: a fifth of the grant
+    credentials_timeout: float
 
 
 def _contact(value: object) -> str:
@@ -143,6 +144,7 @@ def check_config(
     tls: object = None,
     timeout: object = None,
     refresh_margin: object = None,
+    credentials_timeout: object = 30.0,
 ) -> RegConfig:
     """All arguments of a registration, checked before anything reaches C."""
     server = parse_registrar("registrar", registrar)
@@ -192,6 +194,7 @@ def check_config(
         contact_uri_params=uri_params,
         timeout=check_timeout(timeout),
         refresh_margin=check_margin(refresh_margin),
+        credentials_timeout=check_seconds("credentials_timeout", credentials_timeout, 0.01, 3600),
     )
 
 

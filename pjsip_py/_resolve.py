@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+from ._hooks import Hooks, RunCoroutine
 from .errors import PJ_ERESOLVE, ConfigError, ResolveError
 from .uri import check_int, check_seconds
 
@@ -60,8 +60,6 @@ CACHE_SECONDS = 5.0
 MAX_CACHE_SECONDS = 86400.0
 MAX_CACHED = 4096
 MAX_TARGETS = 32
-# One name may take for ever, and so takes one of these.
-MAX_THREADS = 512
 
 
 class Resolver:
@@ -77,18 +75,16 @@ class Resolver:
     def __init__(
         self,
         hook: Hook | None = None,
-        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Future[Any] | None] | None = None,
+        run_coroutine: RunCoroutine | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         if hook is not None and not callable(hook):
             raise ConfigError(f"resolver must be callable, not {type(hook).__name__}")
         self._hook = hook or system
-        self._run_coroutine = run_coroutine or (lambda coroutine: None)
+        self._hooks = Hooks("pjsip_py-resolver", run_coroutine)
         self._now = now
         self._lock = threading.RLock()
         self._waiting: dict[Query, list[Callback]] = {}
-        self._queue: deque[Query] = deque()
-        self._threads = 0
         self._cache: dict[Query, tuple[float, list[Target]]] = {}
 
     def find(self, query: Query, callback: Callback) -> None:
@@ -106,10 +102,8 @@ class Resolver:
                 return
             else:
                 self._waiting[query] = [callback]
-                self._queue.append(query)
-                if self._start_thread():
+                if self._hooks.call(partial(self._hook, query), partial(self._finish, query)):
                     return
-                self._queue.remove(query)
                 del self._waiting[query]
                 targets, reason = [], failure(query.host, "there is no thread to be had")
         callback(list(targets), reason)
@@ -118,49 +112,6 @@ class Resolver:
         """Ask anew for every name: the network has changed."""
         with self._lock:
             self._cache.clear()
-
-    def _start_thread(self) -> bool:
-        """Whether there is a thread for what has been queued; all that live are busy."""
-        if self._threads < MAX_THREADS:
-            thread = threading.Thread(target=self._work, name="pjsip_py-resolver", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no more threads to be had
-                return self._threads > 0
-            self._threads += 1
-        return True
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._threads -= 1
-                    return
-                query = self._queue.popleft()
-            self._ask(query).add_done_callback(partial(self._finish, query))
-
-    def _ask(self, query: Query) -> Future[Any]:
-        """What the hook returns or raises; a coroutine on a loop leaves this thread free."""
-        outcome: Future[Any] = Future()
-        try:
-            import inspect  # here and below, off the path of the package's import
-
-            found = self._hook(query)
-            if inspect.iscoroutine(found):
-                try:
-                    elsewhere = self._run_coroutine(found)
-                except BaseException:
-                    found.close()
-                    raise
-                if elsewhere is not None:
-                    return elsewhere
-                import asyncio
-
-                found = asyncio.run(found)
-            outcome.set_result(found)
-        except BaseException as error:  # SystemExit too: somebody waits for the answer
-            outcome.set_exception(error)
-        return outcome
 
     def _finish(self, query: Query, outcome: Future[Any]) -> None:
         targets: list[Target] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ._regconfig import RegConfig, check_config, check_route
-from .auth import Credentials
+from .auth import Proof, Source
 from .errors import ConfigError, InvalidUriError
 from .retry import DEFAULT_POLICY, RetryPolicy
 from .tls import TlsConfig
@@ -53,7 +53,9 @@ class AccountConfig:
     registrar: str | None = None  #: default: the AOR's domain (pjsua: ``reg_uri``)
     #: several, the preferred one first; instead of *registrar*
     registrars: Sequence[str | RegistrarConfig] = ()
-    credentials: Credentials | Sequence[Credentials] = ()
+    #: Credentials, a BearerToken, several of them, or a callable that is asked for them
+    credentials: Proof | Sequence[Proof] | Source = ()
+    credentials_timeout: float = 30.0  #: seconds that the callable has for each challenge
     expires: int = 300  #: seconds asked for (pjsua: ``reg_timeout``)
     #: seconds before expiry to refresh, yet never within 5 s of the last time; default: a fifth of
     #: the grant, 5 to 32
@@ -148,6 +150,7 @@ class AccountConfig:
                 tls=tls,
                 timeout=self.timeout,
                 refresh_margin=self.refresh_margin,
+                credentials_timeout=self.credentials_timeout,
             )
         except (ConfigError, InvalidUriError) as error:
             if not several or not str(error).startswith(_OWN):

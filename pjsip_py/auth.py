@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Credentials for digest authentication (RFC 7616, RFC 8760)."""
+"""Credentials for digest authentication (RFC 7616, RFC 8760) and Bearer tokens (RFC 8898)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from ._secret import StrPath, read_secret, references
 from .errors import ConfigError
-from .uri import check_text
+from .uri import check_bool, check_text
+
+if TYPE_CHECKING:
+    from .message import Response
 
 #: Digest algorithms that PJSIP computes, weakest first.
 ALGORITHMS = ("MD5", "SHA-256", "SHA-512-256")
@@ -17,6 +20,9 @@ _HA1_DIGITS = {"MD5": 32, "SHA-256": 64, "SHA-512-256": 64}
 
 # PJSIP_MAX_CREDENTIALS of one registration.
 MAX_CREDENTIALS = 8
+MAX_TOKEN = 4096  # characters
+# RFC 6750 §2.1, b64token
+_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 class Credentials:
@@ -27,8 +33,9 @@ class Credentials:
     algorithm to digits.  An HA1 holds for its own realm and algorithm only, so *realm* must then
     be named; ``"*"`` answers any realm.
 
-    *min_algorithm* (``"MD5"``, ``"SHA-256"``, ``"SHA-512-256"``) refuses to prove the secret by
-    anything weaker: no Authorization header leaves, and the registration fails with
+    Of the algorithms that a registrar offers for a realm the strongest is taken, whatever their
+    order.  *min_algorithm* (``"MD5"``, ``"SHA-256"``, ``"SHA-512-256"``) refuses to prove the
+    secret by anything weaker: no Authorization header leaves, and the registration fails with
     :class:`~pjsip_py.DowngradeError`.
 
     :raises ConfigError: when a field is missing, malformed or contradicts another.
@@ -69,7 +76,7 @@ class Credentials:
         else:
             if realm == "*":
                 raise ConfigError("ha1 is made for one realm: name it by realm=")
-            self._secrets = tuple(_ha1_items(ha1))
+            self._secrets = tuple(_ha1_items(ha1, ALGORITHMS.index(min_algorithm or "MD5")))
 
     @classmethod
     def from_reference(
@@ -111,7 +118,7 @@ class Credentials:
 
     def _strings(self) -> Iterable[list[str]]:
         for secret, kind in self._secrets:
-            yield [self.realm, self.username, secret, kind]
+            yield [self.realm, self.username, secret, kind, self.min_algorithm or ""]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credentials):
@@ -139,7 +146,7 @@ def _secret(field: str, value: object) -> str:
     return check_text(field, value, maximum=1024)
 
 
-def _ha1_items(ha1: str | Mapping[str, str] | None) -> Iterable[tuple[str, str]]:
+def _ha1_items(ha1: str | Mapping[str, str] | None, least: int) -> Iterable[tuple[str, str]]:
     if isinstance(ha1, str):
         ha1 = {"MD5" if len(ha1) == 32 else "SHA-256": ha1}
     if not isinstance(ha1, Mapping) or not ha1:
@@ -150,25 +157,92 @@ def _ha1_items(ha1: str | Mapping[str, str] | None) -> Iterable[tuple[str, str]]
             raise ConfigError(f"ha1: unknown algorithm; use one of {', '.join(ALGORITHMS)}")
         if not isinstance(value, str) or not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", value):
             raise ConfigError(f"ha1: {algorithm} takes {digits} hexadecimal digits")
-        yield value.lower(), algorithm
+    if all(ALGORITHMS.index(algorithm) < least for algorithm in ha1):
+        raise ConfigError("ha1 is made by a weaker algorithm than min_algorithm allows")
+    for algorithm, value in ha1.items():
+        if ALGORITHMS.index(algorithm) >= least:
+            yield value.lower(), algorithm
 
 
-def check_credentials(value: object) -> tuple[Credentials, ...]:
-    """One Credentials, or a sequence of them."""
-    items = (value,) if isinstance(value, Credentials) else value
-    if not isinstance(items, (tuple, list)) or not all(isinstance(i, Credentials) for i in items):
-        raise ConfigError("credentials must be Credentials or a sequence of them")
-    if sum(len(i._secrets) for i in items) > MAX_CREDENTIALS:
+class BearerToken:
+    """An access token (RFC 6750), shown to a registrar that asks for one (RFC 8898).
+
+    It goes out as ``Authorization: Bearer …`` once a challenge has asked for it, and from then on
+    with every request; whoever reads it can use it, so over TLS only, unless *insecure* is True.
+    *realm* is the one of the challenge, ``"*"`` any.
+
+    :raises ConfigError: the token is none, or too long.
+    """
+
+    __slots__ = ("_token", "insecure", "realm")
+
+    def __init__(self, token: str, *, realm: str = "*", insecure: bool = False) -> None:
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise ConfigError("token must be a Bearer token: letters, digits and -._~+/ (RFC 6750)")
+        if len(token) > MAX_TOKEN:
+            raise ConfigError(f"token is too long: at most {MAX_TOKEN} characters")
+        self._token = token
+        self.realm = check_text("realm", realm, maximum=256)
+        self.insecure = check_bool("insecure", insecure)
+
+    def _strings(self) -> Iterable[list[str]]:
+        yield [self.realm, "", self._token, "bearer" if self.insecure else "Bearer", ""]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BearerToken):
+            return NotImplemented
+        mine, theirs = ((t._token, t.realm, t.insecure) for t in (self, other))
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.realm, self.insecure))
+
+    def __repr__(self) -> str:
+        return f"BearerToken(<hidden>, realm={self.realm!r})"
+
+
+class Challenge(NamedTuple):
+    """What a ``credentials=`` callable is asked: how is this realm answered?"""
+
+    scheme: str  #: "Digest" or "Bearer"
+    realm: str  #: as the challenge names it; "" for a Bearer challenge that names none
+    algorithm: str  #: the strongest that is offered and known: what a password would be used with
+    algorithms: tuple[str, ...]  #: all that are offered for the realm, strongest first
+    registrar: str  #: URI of the registrar that the request goes to
+    aor: str
+    proxy: bool  #: a proxy on the way asks (407, Proxy-Authenticate)
+    refused: bool  #: what was given before is not taken any more
+    #: parameters of the challenge, as realm, qop and opaque, or authz_server and scope
+    parameters: Mapping[str, str]
+    response: Response  #: the whole 401 or 407
+
+
+Proof: TypeAlias = Credentials | BearerToken
+#: What a callable may return; None: nothing for this realm.
+Answer: TypeAlias = Proof | Sequence[Proof] | None
+Source: TypeAlias = Callable[[Challenge], Answer | Awaitable[Answer]]
+
+
+def check_credentials(value: object) -> tuple[Proof, ...] | Source:
+    """One Credentials or BearerToken, a sequence of them, or a callable that returns such."""
+    if callable(value):
+        return cast(Source, value)
+    return check_proofs(value, ", or a callable that returns them")
+
+
+def check_proofs(value: object, or_else: str = "") -> tuple[Proof, ...]:
+    items = (value,) if isinstance(value, Proof) else value
+    if not isinstance(items, (tuple, list)) or not all(isinstance(i, Proof) for i in items):
+        raise ConfigError(
+            f"credentials must be Credentials or BearerToken, or a sequence of them{or_else}"
+        )
+    if sum(1 for item in items for _ in item._strings()) > MAX_CREDENTIALS:
         raise ConfigError(f"credentials: at most {MAX_CREDENTIALS} (each HA1 counts as one)")
     return tuple(items)
 
 
-def credential_strings(credentials: Iterable[Credentials]) -> list[list[str]]:
+def credential_strings(credentials: Iterable[Proof] | Source) -> list[list[str]]:
+    """As C takes them; of a callable it has none until it asks."""
+    if callable(credentials):
+        return []
     return [strings for c in credentials for strings in c._strings()]
-
-
-def min_algorithm(credentials: Iterable[Credentials]) -> int:
-    """The strongest minimum among them, as C's number (0: none)."""
-    return max(
-        (ALGORITHMS.index(c.min_algorithm) + 1 for c in credentials if c.min_algorithm), default=0
-    )

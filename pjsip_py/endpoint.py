@@ -21,13 +21,14 @@ from . import _ffi, errors
 from ._clock import Clock, EngineClock
 from ._engine import Engine
 from ._flow import lock as _accounts_lock
+from ._hooks import Hooks
 from ._keepalive import Paths
 from ._pacing import Pacer
 from ._regconfig import check_config
 from ._resolve import Hook, Resolver, local_address_towards
 from .account import Account
 from .account_config import AccountConfig, make_config
-from .auth import Credentials
+from .auth import Proof, Source
 from .errors import ClosedError, ConfigError, EndpointBusyError, ForkedError, PjsipError
 from .events import (
     CallbackFailed,
@@ -281,6 +282,7 @@ class Endpoint:
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
         self._resolver = Resolver(resolver, self._run_coroutine)
+        self._hooks = Hooks("pjsip_py-credentials", self._run_coroutine)
         self._clock: Clock = clock or EngineClock()
         self._start_policy()
         self._started_wanted = False
@@ -602,7 +604,7 @@ class Endpoint:
         aor: str,
         *,
         contacts: Sequence[str] | str | None = None,
-        credentials: Credentials | Sequence[Credentials] = (),
+        credentials: Proof | Sequence[Proof] | Source = (),
         expires: int | None = 300,
         headers: Any = (),
         route: Sequence[str] | str = (),
@@ -614,18 +616,21 @@ class Endpoint:
         tls: TlsConfig | None = None,
         timeout: float | None = None,
         refresh_margin: int | None = 5,
+        credentials_timeout: float = 30.0,
     ) -> RegistrationClient:
         """A client registration, ``pjsip_regc``; nothing is sent yet.
 
         :param registrar: Request-URI, a domain without user part (RFC 3261 §10.2).
         :param aor: To, and From unless *from_uri* names a third party.
         :param contacts: up to 10; default: one made from the AOR's user and the transport.
-        :param credentials: up to 8.
+        :param credentials: up to 8, or a callable, async or not, that is asked for them when a
+            challenge comes: see :class:`~pjsip_py.Challenge`.
         :param expires: seconds, 1 to 2**31-1; None sends no Expires header.
         :param route: Route headers, the first is where requests go.
         :param timeout: seconds for one request; default: SIP timer F.
         :param refresh_margin: seconds before expiry to refresh, PJSIP's default; None: a fifth of
             the grant, 5 to 32.
+        :param credentials_timeout: seconds that the callable has for each challenge.
         :raises InvalidUriError, ConfigError: a bad argument, before anything is sent.
         """
         config = check_config(
@@ -644,6 +649,7 @@ class Endpoint:
             tls=tls,
             timeout=timeout,
             refresh_margin=refresh_margin,
+            credentials_timeout=credentials_timeout,
         )
         self._engine_open()
         client = RegistrationClient(self, config)

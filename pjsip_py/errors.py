@@ -8,7 +8,9 @@ PjsipError
  │   │   ├─ NoCredentialError           none for the realm that asks
  │   │   ├─ UnsupportedAlgorithmError   no algorithm, qop or scheme in common
  │   │   ├─ DowngradeError              weaker than min_algorithm
- │   │   └─ StaleNonceError             the registrar calls every nonce stale
+ │   │   ├─ StaleNonceError             the registrar calls every nonce stale
+ │   │   ├─ ChallengeError              a challenge that cannot be answered by anybody
+ │   │   └─ CredentialsError            the credentials callable failed
  │   ├─ ForbiddenError           403
  │   ├─ NotFoundError            404
  │   ├─ RegistrationTimeout      408, from the registrar or from no answer; a TimeoutError
@@ -33,6 +35,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .message import Response
 
 
@@ -187,7 +191,8 @@ class RegistrationError(PjsipError):
 
     *code* and *reason* are the response's (RFC 3261 §21); with *local* True no response came and
     they are PJSIP's own.  *retry_after* is the header's value in seconds, *retriable* whether the
-    same request may succeed later (RFC 3261 §21.4-21.6), *attempts* how many were made.
+    same request may succeed later (RFC 3261 §21.4-21.6), *attempts* how many were made, *detail*
+    what more there is to say.
     """
 
     def __init__(
@@ -200,6 +205,7 @@ class RegistrationError(PjsipError):
         retriable: bool | None = None,
         attempts: int = 1,
         status: int = 0,
+        detail: str = "",
     ) -> None:
         super().__init__(code, reason)
         self.code = code
@@ -210,6 +216,7 @@ class RegistrationError(PjsipError):
         self.retriable = code in RETRIABLE if retriable is None else retriable
         self.attempts = attempts
         self.status = status
+        self.detail = detail
 
     @property
     def hint(self) -> str:
@@ -220,7 +227,8 @@ class RegistrationError(PjsipError):
         return "the registrar refuses the request; its reason, and a Warning header, may say why"
 
     def __str__(self) -> str:
-        return f"{self.code} {self.reason}" + (" (no response)" if self.local else "")
+        text = f"{self.code} {self.reason}" + (" (no response)" if self.local else "")
+        return f"{text}: {self.detail}" if self.detail else text
 
 
 # 408, 430, 480 and the 5xx a later try can cure; 423 is cured by PJSIP itself.
@@ -252,13 +260,27 @@ class UnsupportedAlgorithmError(AuthenticationError):
 class DowngradeError(AuthenticationError):
     @property
     def hint(self) -> str:
-        return "the registrar asks for a proof weaker than min_algorithm first; none was sent"
+        return "the registrar offers nothing as strong as min_algorithm; no proof was sent"
 
 
 class StaleNonceError(AuthenticationError):
     @property
     def hint(self) -> str:
         return "the registrar called every fresh nonce stale; look at its clock and its cluster"
+
+
+class ChallengeError(AuthenticationError):
+    @property
+    def hint(self) -> str:
+        return "the registrar's challenge breaks RFC 7616 §3.3: realm and nonce are needed"
+
+
+class CredentialsError(AuthenticationError):
+    """``__cause__`` is what the callable raised, if it did; a later try may succeed."""
+
+    @property
+    def hint(self) -> str:
+        return "look at the credentials= callable, and at credentials_timeout"
 
 
 class ForbiddenError(RegistrationError):
@@ -325,7 +347,9 @@ STATUS_CLASSES: tuple[tuple[int, int, type[PjsipError]], ...] = (
     (171102, 171104, UnsupportedAlgorithmError),  # algorithm, qop, scheme
     (171105, 171110, AuthenticationError),
     (171111, 171111, StaleNonceError),  # PJSIP_EAUTHSTALECOUNT
-    (171112, 171119, AuthenticationError),
+    (171112, 171113, AuthenticationError),
+    (171114, 171114, ChallengeError),  # PJSIP_EAUTHNOCHAL
+    (171115, 171119, AuthenticationError),
     (171160, 171199, TlsError),
     (320040, 320069, ResolveError),  # PJLIB_UTIL_EDNS...
     (470000, 519999, TlsError),  # PJ_SSL_ERRNO_START
@@ -423,6 +447,7 @@ def from_outcome(
             retry_after=response.retry_after if response else None,
             attempts=attempts,
             status=status,
+            detail=_detail(cls, response),
         )
     elif issubclass(cls, TlsError):
         error = cls(reason, status, verify_status)
@@ -431,3 +456,46 @@ def from_outcome(
     else:
         error = NativeError(reason, status)
     return error
+
+
+def credentials_failed(
+    code: int, reason: str, response: Response | None, why: str, attempts: int
+) -> CredentialsError:
+    """The outcome of a request whose challenge the program's callable could not answer."""
+    if response is None:
+        code, reason = 401, "Unauthorized"
+    return CredentialsError(
+        code,
+        reason,
+        response,
+        local=response is None,
+        retriable=True,
+        attempts=attempts,
+        detail=why,
+    )
+
+
+def _detail(cls: type[RegistrationError], response: Response | None) -> str:
+    """What the registrar's challenges have to do with it; they are the wire's, so quoted."""
+    if response is None or not issubclass(cls, AuthenticationError):
+        return ""
+    challenges = response.challenges
+    if cls is NoCredentialError:
+        realms = sorted({params.get("realm", "") for _, _, params in challenges})
+        return "none for realm " + " or ".join(f"{realm!r:.80}" for realm in realms[:8])
+    if cls in (UnsupportedAlgorithmError, DowngradeError):
+        offers = sorted({_offer(scheme, params) for _, scheme, params in challenges})
+        return "offered: " + (", ".join(offers[:8]) or "nothing that can be read")
+    if cls is ChallengeError and not challenges:
+        return "no challenge that can be read"
+    return ""
+
+
+def _offer(scheme: str, params: Mapping[str, str]) -> str:
+    words = [scheme]
+    if scheme.lower() == "digest":
+        words.append(params.get("algorithm", "MD5"))
+        qop = params.get("qop", "")
+        if qop and "auth" not in [each.strip().lower() for each in qop.split(",")]:
+            words.append(f"qop={qop}")
+    return " ".join(words).encode("unicode_escape").decode()[:80]

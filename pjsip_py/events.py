@@ -69,8 +69,11 @@ class RegState(Event):
     #: Seconds until the next refresh, when one is planned.
     refresh_in: int | None = None
     registrar: str = ""
-    #: Digest algorithm of the Authorization we sent; "" for none.
+    #: Algorithm of the Authorization we sent, or "Bearer"; "" for none.
     algorithm: str = ""
+    #: What challenges on the way offered, strongest first; "other" is what PJSIP does not know.  ()
+    #: when none came: a refresh goes on with the last nonce.
+    offered: tuple[str, ...] = ()
     #: What an Operation raises for this outcome; None on success.
     error: PjsipError | None = None
     #: Ended by Operation.cancel(); the Operation raises CancelledError.
@@ -164,8 +167,10 @@ class RegistrationResult:
     #: Seconds granted; 0 for an unregister and for fetch_bindings().
     expires: int
     response: Response
-    #: Digest algorithm used; "" when none was asked for.
+    #: Digest algorithm used, or "Bearer"; "" when none was asked for.
     algorithm: str = ""
+    #: As in :class:`RegState`.
+    offered: tuple[str, ...] = ()
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

@@ -248,9 +248,17 @@ class Response:
     @property
     def stale(self) -> bool:
         """Whether a challenge says that only the nonce was too old (RFC 7616 §3.3)."""
-        challenges = self.headers.get_all("WWW-Authenticate")
-        challenges += self.headers.get_all("Proxy-Authenticate")
-        return any(re.search(r'\bstale\s*=\s*"?true', c, re.IGNORECASE) for c in challenges)
+        return any(params.get("stale", "").lower() == "true" for _, _, params in self.challenges)
+
+    @cached_property
+    def challenges(self) -> tuple[tuple[bool, str, Mapping[str, str]], ...]:
+        """Of each challenge: whether it is a proxy's, its scheme, its parameters, unquoted."""
+        found = []
+        for name, proxy in (("WWW-Authenticate", False), ("Proxy-Authenticate", True)):
+            for field in self.headers.get_all(name):
+                scheme, _, rest = field.strip().partition(" ")
+                found.append((proxy, scheme, _params(split_outside_quotes(rest, ","))))
+        return tuple(found)
 
     @property
     def path(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
+from ._challenge import Asking, algorithms_of
 from ._operation import Operation
 from ._regconfig import (
     MAX_CONTACT,
@@ -23,7 +24,7 @@ from ._regconfig import (
     name_addr,
 )
 from ._resolve import Query, Target
-from .auth import Credentials, check_credentials, credential_strings, min_algorithm
+from .auth import Proof, Source, check_credentials, credential_strings
 from .errors import ClosedError, ConfigError
 from .events import EventTime, RegistrationResult, RegStarted, RegState
 from .message import Response
@@ -104,6 +105,7 @@ class RegistrationClient:
     __slots__ = (
         "__weakref__",
         "_address",
+        "_asking",
         "_attempt",
         "_config",
         "_contact_address",
@@ -150,6 +152,8 @@ class RegistrationClient:
         self._targets: list[Target] = []
         self._target = 0
         self._unresolved = ""  # why the last lookup gave nothing
+        #: The challenge that the program's callable has to do with, in this request.
+        self._asking: Asking | None = None
         self._address = ""  # of the registrar, when the transport was chosen
         self._contact_address = ""  # host:port in a Contact of our making
         self.closed = False
@@ -248,9 +252,12 @@ class RegistrationClient:
         self._config = self._config._replace(expires=value)
         return self._submit(self._new_request("update_expires", _ffi.SET_EXPIRES, value))
 
-    def set_credentials(self, credentials: Credentials | Iterable[Credentials]) -> Operation[None]:
-        """Set the credentials from the next request on (``pjsip_regc_set_credentials``)."""
-        if not isinstance(credentials, Credentials):
+    def set_credentials(self, credentials: Proof | Iterable[Proof] | Source) -> Operation[None]:
+        """Set the credentials from the next request on (``pjsip_regc_set_credentials``).
+
+        Nonces that were used with the old ones are forgotten with them.
+        """
+        if not isinstance(credentials, Proof) and not callable(credentials):
             credentials = tuple(credentials)
         checked = check_credentials(credentials)
         if not checked:
@@ -258,13 +265,13 @@ class RegistrationClient:
         self._check_open()
         return self._set_credentials(checked)
 
-    def _set_credentials(self, checked: tuple[Credentials, ...]) -> Operation[None]:
+    def _set_credentials(self, checked: tuple[Proof, ...] | Source) -> Operation[None]:
         self._config = self._config._replace(credentials=checked)
         items = credential_strings(checked)
         strings = [text for item in items for text in item]
-        least = min_algorithm(checked)
+        asks = int(callable(checked))
         request = self._new_request(
-            "set_credentials", _ffi.SET_CREDENTIALS, least, None, strings, len(items)
+            "set_credentials", _ffi.SET_CREDENTIALS, asks, None, strings, len(items)
         )
         return self._submit(request)
 
@@ -484,7 +491,7 @@ class RegistrationClient:
             headers=len(config.headers),
             credentials=len(credentials),
             expires=_ffi.NO_EXPIRES if config.expires is None else config.expires,
-            min_algorithm=min_algorithm(config.credentials),
+            ask_credentials=callable(config.credentials),
             refresh_margin=config.refresh_margin,
             transport=transport.handle(),
         )
@@ -604,6 +611,8 @@ class RegistrationClient:
             self._receive_done(record)
         elif record.kind == _ffi.EV_RESOLVE:
             self._answer(record.request)
+        elif record.kind == _ffi.EV_CHALLENGE:
+            self._challenged(record)
         elif record.kind == _ffi.EV_REG_STARTED:
             self._emit(
                 RegStarted(
@@ -636,6 +645,13 @@ class RegistrationClient:
         else:
             request._finish(None, CancelledError())
 
+    def _challenged(self, record: _ffi.Record) -> None:
+        source = self._config.credentials
+        if callable(source):
+            self._asking = Asking(self, source, record)
+        else:  # set_credentials() in the meantime
+            _ffi.client_answer(self._handle, record.request, credential_strings(source))
+
     def _receive_outcome(self, record: _ffi.Record) -> None:
         flags = record.flags
         raw = record.text[1]
@@ -667,6 +683,14 @@ class RegistrationClient:
                 handshake=bool(flags & _ffi.F_HANDSHAKE),
                 attempts=attempt,
             )
+        if self._asking is not None:
+            asking, self._asking = self._asking, None
+            asking.end()
+            if asking.why and error is not None and not cancelled:
+                error = errors.credentials_failed(
+                    record.code, reason, response, asking.why, attempt
+                )
+                error.__cause__ = asking.cause
         # Taken out first: a handler that closes the client must not undo what the wire said.
         request = self._take(record.request) if record.request else None
         local, _, seen = _ffi.text_of(record.text[3]).partition(" ")
@@ -688,7 +712,8 @@ class RegistrationClient:
             attempt=attempt,
             refresh_in=None if error or record.value[5] < 0 else record.value[5],
             registrar=self.registrar,
-            algorithm=_ffi.ALGORITHMS.get(record.value[1], ""),
+            algorithm=_ffi.ALGORITHMS[record.value[1] & 15],
+            offered=algorithms_of(record.value[1] >> 8) if record.value[1] >> 8 else (),
             error=error,
             cancelled=cancelled,
             connection=record.value[2],
@@ -817,4 +842,5 @@ def result_of(event: RegState) -> RegistrationResult:
         expires=event.expires or 0,
         response=event.response,
         algorithm=event.algorithm,
+        offered=event.offered,
     )

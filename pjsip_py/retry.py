@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .errors import AuthenticationError, ConfigError, PjsipError, StaleNonceError, TransportError
+from .errors import (
+    AuthenticationError,
+    ConfigError,
+    CredentialsError,
+    PjsipError,
+    StaleNonceError,
+    TransportError,
+)
 from .uri import check_bool, check_int, check_seconds
 
 
@@ -91,7 +98,7 @@ class RetryPolicy:
         if code in self.per_code:
             return self.per_code[code]
         if isinstance(error, AuthenticationError):
-            return RETRY if isinstance(error, StaleNonceError) else STOP
+            return RETRY if isinstance(error, (StaleNonceError, CredentialsError)) else STOP
         if isinstance(error, TransportError) or code in _FAILOVER_CODES:
             return FAILOVER
         if code in _RETRY_AFTER_CODES and getattr(error, "retry_after", None) is not None:

@@ -17,7 +17,7 @@ import trustme
 
 import pjsip_py as pjsip
 from pjsip_py import tls as tls_module
-from pjsip_py.auth import check_credentials, min_algorithm
+from pjsip_py.auth import check_credentials
 
 SECRET = "correct-horse-battery"
 HA1 = {"MD5": "5" * 32, "SHA-256": "2" * 64, "SHA-512-256": "f" * 64}
@@ -116,10 +116,40 @@ def test_credentials_are_counted_as_pjsip_does() -> None:
             check_credentials(wrong)
 
 
-def test_the_strongest_minimum_holds() -> None:
-    weak, strong = (pjsip.Credentials("a", "p", min_algorithm=a) for a in ("MD5", "SHA-256"))
-    assert min_algorithm([weak, strong]) == min_algorithm([strong]) > min_algorithm([weak]) > 0
-    assert min_algorithm([pjsip.Credentials("a", "p")]) == 0
+def test_an_ha1_below_the_minimum_is_not_kept() -> None:
+    one = pjsip.Credentials("a", ha1=HA1, realm="r", min_algorithm="SHA-256")
+    assert [strings[3] for strings in one._strings()] == ["SHA-256", "SHA-512-256"]
+    with pytest.raises(pjsip.ConfigError, match="weaker algorithm than min_algorithm"):
+        pjsip.Credentials("a", ha1="5" * 32, realm="r", min_algorithm="SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"token": ""}, "token must be"),
+        ({"token": None}, "token must be"),
+        ({"token": "two words"}, "token must be"),
+        ({"token": "a\r\nVia: b"}, "token must be"),
+        ({"token": "t" * 4097}, "token is too long"),
+        ({"realm": 5}, "realm must be a str"),
+        ({"insecure": "yes"}, "insecure must be"),
+    ],
+)
+def test_a_wrong_token_is_refused_and_not_quoted(options: dict[str, Any], why: str) -> None:
+    options = {"token": "mF_9.B5f-4.1JqM", **options}
+    with pytest.raises(pjsip.ConfigError, match=why) as caught:
+        pjsip.BearerToken(options.pop("token"), **options)
+    assert "two words" not in str(caught.value)
+
+
+def test_a_token_compares_and_does_not_show() -> None:
+    one = pjsip.BearerToken("mF_9.B5f-4.1JqM", realm="r")
+    assert one == pjsip.BearerToken("mF_9.B5f-4.1JqM", realm="r")
+    assert hash(one) == hash(pjsip.BearerToken("mF_9.B5f-4.1JqM", realm="r"))
+    assert one != pjsip.BearerToken("another", realm="r")
+    assert one != "mF_9.B5f-4.1JqM"
+    assert repr(one) == "BearerToken(<hidden>, realm='r')"
+    assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one
 
 
 # -- TLS ------------------------------------------------------------------------------------------

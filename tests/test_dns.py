@@ -20,7 +20,7 @@ from programs import run_program
 from servers.dns import DnsServer
 
 import pjsip_py as pjsip
-from pjsip_py import _resolve
+from pjsip_py import _hooks, _resolve
 from pjsip_py import dns as dns_module
 from pjsip_py._resolve import Query, Resolved, Resolver, Target
 from pjsip_py.dns import Dns
@@ -338,10 +338,10 @@ def test_forty_stuck_names_hold_up_no_other(stuck: StuckHook) -> None:
 
 def test_threads_are_bounded_and_end(stuck: StuckHook) -> None:
     resolver = Resolver(stuck)
-    waiters = [Waiter(resolver, Query(f"stuck{n}")) for n in range(_resolve.MAX_THREADS + 50)]
-    for _ in range(_resolve.MAX_THREADS):
+    waiters = [Waiter(resolver, Query(f"stuck{n}")) for n in range(_hooks.MAX_THREADS + 50)]
+    for _ in range(_hooks.MAX_THREADS):
         stuck.began.get(timeout=10)
-    assert len(threads()) == _resolve.MAX_THREADS
+    assert len(threads()) == _hooks.MAX_THREADS
     assert all(thread.daemon for thread in threads())
     stuck.release.set()
     assert all(w.result() == ([Target("192.0.2.1")], "") for w in waiters)

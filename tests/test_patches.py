@@ -34,6 +34,8 @@ WHOLE |= {"star-contact-in-response", "expires-always-sent", "largest-expires"}
 WHOLE |= {"malformed-response-headers", "interval-too-brief-bounds"}
 WHOLE |= {"our-contact-among-many", "credentials-after-a-challenge"}
 WHOLE |= {"numbers-saturate"}
+# tests/test_digest.py and tests/test_credentials_callable.py
+WHOLE |= {"challenges-of-any-scheme", "proxy-and-registrar-of-one-realm"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 

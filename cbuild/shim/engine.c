@@ -225,6 +225,7 @@ static void run(command *cmd)
         /* fall through */
     case CMD_CLIENT_CANCEL:
     case CMD_CLIENT_DESTROY:
+    case CMD_CLIENT_ANSWER:
     case CMD_CLIENT_INFO: status = client_command(cmd); break;
     case CMD_LISTEN:
     case CMD_TRANSPORT_CLOSE:

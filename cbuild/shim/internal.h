@@ -43,6 +43,7 @@ enum command_kind {
     CMD_CLIENT_REQUEST = 1,
     CMD_CLIENT_CANCEL,
     CMD_CLIENT_DESTROY,
+    CMD_CLIENT_ANSWER,
     CMD_CLIENT_INFO,
     CMD_LISTEN,
     CMD_TRANSPORT_CLOSE,
@@ -111,6 +112,7 @@ typedef struct engine {
     pjsip_module answer;        /* requests that nobody else took */
     int lost;                   /* a connection ended in this turn */
     int trace, started;         /* which events are wanted */
+    int tokens;                 /* some client has a Bearer token in use */
     uint64_t late_events;
     map connections;            /* pjsip_transport* -> connection */
     map timers;                 /* request id -> alarm */
@@ -147,6 +149,8 @@ typedef struct stash {
     int flags;
 } stash;
 
+typedef struct secrets secrets;
+
 typedef struct client {
     uint64_t handle;
     pjsip_regc *regc;
@@ -166,13 +170,19 @@ typedef struct client {
     struct query *query; /* the name it waits for */
     pj_timer_entry timer; /* of the request's own timeout */
     stash stash;
-    unsigned min_algorithm : 4;
+    secrets *secrets;
+    const pjsip_cred_info *proof[2]; /* Bearer tokens in use: the registrar's,
+                                        a proxy's */
+    struct asking *asking; /* the challenge that Python has to answer */
+    pj_status_t auth_status; /* why a challenge was not answered */
+    unsigned offered : 8; /* in challenges, a bit for each pjpy_algorithm */
     unsigned algorithm : 4; /* of the last Authorization sent */
+    unsigned asked : 4; /* times, for this outcome */
+    unsigned asks : 1; /* Python for credentials */
     unsigned renewing : 1; /* PJSIP's own refresh is in flight */
     unsigned is_ready : 1;
     unsigned timed_out : 1;
     unsigned cancelled : 1;
-    unsigned downgrade : 1;
     unsigned transport_gone : 1;
     unsigned abandoned : 1; /* the next callback comes too late */
     uint32_t min_expires; /* of a 423 on the way */
@@ -189,6 +199,29 @@ void client_leave_connection(client *c);
 void client_leave_transport(client *c, const void *transport);
 void client_resolving(client *c, struct query *q);
 void client_free_all(void);
+/* Takes the next string of a text whose strings end in NUL. */
+pj_str_t client_take(const char **text);
+/* The outcome is this response, which nobody will answer. */
+void client_refused(client *c, pjsip_rx_data *rdata, pj_status_t status);
+
+/* ----------------------------------------------------- authentication */
+
+/* A challenge that is answered by nothing above the weakest algorithm that
+   is allowed. */
+#define PJPY_STATUS_DOWNGRADE (PJ_ERRNO_START_USER + 1)
+
+/* worker */
+pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
+                                 uint32_t asks);
+pj_bool_t auth_on_challenge(pjsip_auth_clt_sess *session, void *token,
+                            const pjsip_auth_clt_async_on_chal_param *param);
+int auth_answer(command *cmd);
+void auth_abandon(client *c);
+int auth_is_over(const client *c);
+void auth_on_success(client *c, const pjsip_rx_data *rdata);
+pj_status_t auth_on_tx(pjsip_tx_data *tdata);
+unsigned auth_algorithm(const client *c, pjsip_msg *request);
+void auth_close(client *c);
 
 /* ---------------------------------------------------------- transport */
 

@@ -56,7 +56,7 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
 
     event->kind = PJPY_EV_REG_STATE;
     event->handle = c->handle;
-    event->value[1] = c->algorithm;
+    event->value[1] = (int32_t)(c->algorithm | (unsigned)c->offered << 8);
     event->value[2] = c->connection;
     event->value[6] = (int32_t)c->min_expires;
     event->value[7] = (int32_t)c->requests;
@@ -65,8 +65,6 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
         event->flags |= PJPY_F_TIMEOUT;
     if (c->cancelled)
         event->flags |= PJPY_F_CANCELLED;
-    if (c->downgrade)
-        event->flags |= PJPY_F_DOWNGRADE;
     if (request) {
         event->request = request->request;
         if (request->what != PJPY_REGISTER)
@@ -80,7 +78,9 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
         query_fail(c->query, PJ_ERESOLVE);
     forget_tsx(c);
     c->current = NULL;
-    c->renewing = c->timed_out = c->cancelled = c->downgrade = 0;
+    c->renewing = c->timed_out = c->cancelled = 0;
+    c->offered = c->asked = 0;
+    c->auth_status = PJ_SUCCESS;
     c->stash.used = 0;
     queue_push(event, text, request ? NULL : c);
     free(request);
@@ -196,7 +196,12 @@ static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
                          .code = param->code,
                          .value = { -1, 0, 0, 0, 0, -1 } };
 
+    if (c->auth_status == PJPY_STATUS_DOWNGRADE)
+        event.flags |= PJPY_F_DOWNGRADE;
+    else if (c->auth_status != PJ_SUCCESS)
+        event.status = c->auth_status;
     if (param->code / 100 == 2) {
+        auth_on_success(c, rdata);
         set_margin(c, param->expiration);
         event.value[0] = (int32_t)(param->expiration > INT32_MAX
                                        ? INT32_MAX
@@ -225,6 +230,8 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
 {
     client *c = param->token;
 
+    if (auth_is_over(c))
+        return; /* told by whoever gave it up */
     if (c->abandoned) {
         c->abandoned = 0;
         pjpy.late_events++;
@@ -234,6 +241,19 @@ static void on_reg_state(struct pjsip_regc_cbparam *param)
     } else {
         stash_failure(c, param->code, param->status);
     }
+}
+
+void client_refused(client *c, pjsip_rx_data *rdata, pj_status_t status)
+{
+    const pjsip_status_line *line = &rdata->msg_info.msg->line.status;
+    struct pjsip_regc_cbparam param = {
+        .code = line->code,
+        .reason = line->reason,
+        .status = status,
+        .rdata = rdata,
+    };
+
+    finish_response(c, &param);
 }
 
 /* Before PJSIP asks again by itself, with the interval that the registrar
@@ -297,45 +317,18 @@ client *client_of(const pjsip_msg *msg)
     return c && pj_strcmp2(&id->id, c->call_id) == 0 ? c : NULL;
 }
 
-static int algorithm_of(const pjsip_authorization_hdr *h)
-{
-    const pj_str_t *name = &h->credential.digest.algorithm;
-
-    if (pj_stricmp2(&h->scheme, "Digest") != 0)
-        return PJPY_ALG_OTHER;
-    if (name->slen == 0 || pj_stricmp2(name, "MD5") == 0)
-        return PJPY_ALG_MD5;
-    if (pj_stricmp2(name, "SHA-256") == 0)
-        return PJPY_ALG_SHA256;
-    if (pj_stricmp2(name, "SHA-512-256") == 0)
-        return PJPY_ALG_SHA512_256;
-    return PJPY_ALG_OTHER;
-}
-
 /* Notes the transaction, so that a timeout can end it, and what it proves
-   our password with; a REGISTER that proves it with too weak an algorithm
-   does not leave. */
+   our password with. */
 pj_status_t client_on_tx(pjsip_tx_data *tdata)
 {
     pjsip_transaction *tsx = tdata->mod_data[pjsip_tsx_layer_instance()->id];
     client *c = client_of(tdata->msg);
-    pjsip_hdr *h;
 
     if (!c)
         return PJ_SUCCESS;
     if (c->transport_gone)
         return PJSIP_ESHUTDOWN; /* never by another door */
-    c->algorithm = PJPY_ALG_NONE;
-    for (h = tdata->msg->hdr.next; h != &tdata->msg->hdr; h = h->next) {
-        if (h->type != PJSIP_H_AUTHORIZATION &&
-            h->type != PJSIP_H_PROXY_AUTHORIZATION)
-            continue;
-        c->algorithm = (unsigned)algorithm_of((void *)h) & 15;
-        if (c->algorithm < c->min_algorithm) {
-            c->downgrade = 1;
-            return PJSIP_EINVALIDALGORITHM;
-        }
-    }
+    c->algorithm = auth_algorithm(c, tdata->msg) & 15;
     note_renewal(c);
     if (tsx && tsx != c->tsx) {
         c->requests++;
@@ -362,8 +355,7 @@ void client_resolving(client *c, query *q)
 
 /* ------------------------------------------------------------ creation */
 
-/* Takes the next string of a text whose strings end in NUL. */
-static pj_str_t take(const char **text)
+pj_str_t client_take(const char **text)
 {
     pj_str_t s = pj_str((char *)*text);
 
@@ -382,7 +374,7 @@ static pj_status_t set_routes(pjsip_regc *regc, const char **text,
         return PJ_SUCCESS;
     pj_list_init(&set);
     while (count--) {
-        pj_str_t route = take(text), copy;
+        pj_str_t route = client_take(text), copy;
         pjsip_hdr *h;
 
         pj_strdup_with_null(pool, &copy, &route);
@@ -404,41 +396,11 @@ static pj_status_t add_headers(pjsip_regc *regc, const char **text,
         return PJ_SUCCESS;
     pj_list_init(&list);
     while (count--) {
-        pj_str_t name = take(text), value = take(text);
+        pj_str_t name = client_take(text), value = client_take(text);
         pj_list_push_back(&list,
                           pjsip_generic_string_hdr_create(pool, &name, &value));
     }
     return pjsip_regc_add_headers(regc, &list);
-}
-
-static pj_status_t set_credentials(pjsip_regc *regc, const char **text,
-                                   uint32_t count)
-{
-    pjsip_cred_info info[8];
-
-    if (!count)
-        return PJ_SUCCESS;
-    if (count > PJ_ARRAY_SIZE(info))
-        return PJ_ETOOMANY;
-    pj_bzero(info, sizeof info);
-    for (uint32_t i = 0; i < count; i++) {
-        pj_str_t kind;
-
-        info[i].realm = take(text);
-        info[i].scheme = pj_str("digest");
-        info[i].username = take(text);
-        info[i].data = take(text);
-        kind = take(text);
-        if (kind.slen) {
-            const pjsip_auth_algorithm *algorithm =
-                pjsip_auth_get_algorithm_by_iana_name(&kind);
-            if (!algorithm)
-                return PJSIP_EINVALIDALGORITHM;
-            info[i].data_type = PJSIP_CRED_DATA_DIGEST;
-            info[i].algorithm_type = algorithm->algorithm_type;
-        }
-    }
-    return pjsip_regc_set_credentials(regc, (int)count, info);
 }
 
 static pj_status_t set_transport(client *c, uint64_t handle)
@@ -467,7 +429,8 @@ static pj_status_t create(client *c)
     const pjpy_registration *r = &c->registration;
     pj_str_t contacts[PJSIP_REGC_MAX_CONTACT];
     const char *text = c->text;
-    pj_str_t registrar = take(&text), to = take(&text), from = take(&text);
+    pj_str_t registrar = client_take(&text), to = client_take(&text),
+             from = client_take(&text);
     pj_status_t status;
 
     if (r->contacts > PJ_ARRAY_SIZE(contacts))
@@ -476,7 +439,7 @@ static pj_status_t create(client *c)
     if (status != PJ_SUCCESS)
         return status;
     for (uint32_t i = 0; i < r->contacts; i++)
-        contacts[i] = take(&text);
+        contacts[i] = client_take(&text);
     status = pjsip_regc_init(c->regc, &registrar, &from, &to, (int)r->contacts,
                              contacts, r->expires);
     if (status == PJ_SUCCESS)
@@ -484,7 +447,8 @@ static pj_status_t create(client *c)
     if (status == PJ_SUCCESS)
         status = add_headers(c->regc, &text, r->headers);
     if (status == PJ_SUCCESS)
-        status = set_credentials(c->regc, &text, r->credentials);
+        status = auth_set_credentials(c, &text, r->credentials,
+                                      r->ask_credentials);
     if (status == PJ_SUCCESS)
         status = set_transport(c, r->transport);
     if (status == PJ_SUCCESS)
@@ -518,6 +482,9 @@ static void abort_current(client *c)
 {
     if (c->query) { /* before tsx, which is then the one before */
         query_fail(c->query, PJ_ERESOLVE);
+    } else if (c->asking) {
+        auth_abandon(c);
+        stash_failure(c, PJSIP_SC_REQUEST_TIMEOUT, PJ_SUCCESS);
     } else if (c->tsx) {
         pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
     } else {
@@ -574,13 +541,12 @@ static void apply(client *c, command *cmd)
         if (event.status == PJ_SUCCESS)
             c->transport_gone = 0;
     } else if (cmd->what == PJPY_SET_CREDENTIALS) {
-        event.status = set_credentials(c->regc, &text, cmd->count);
-        c->min_algorithm = cmd->value & 15;
+        event.status = auth_set_credentials(c, &text, cmd->count, cmd->value);
     } else if (cmd->count > PJ_ARRAY_SIZE(contacts)) {
         event.status = PJ_ETOOMANY;
     } else {
         for (uint32_t i = 0; i < cmd->count; i++)
-            contacts[i] = take(&text);
+            contacts[i] = client_take(&text);
         event.status = pjsip_regc_update_contact(c->regc, (int)cmd->count,
                                                  contacts);
     }
@@ -638,7 +604,7 @@ static int is_busy(client *c)
 {
     pjsip_regc_info info;
 
-    if (c->current || c->stash.used)
+    if (c->current || c->asking || c->stash.used)
         return 1;
     if (!c->regc)
         return 0;
@@ -823,6 +789,7 @@ static void client_free(client *c)
         map_remove(&pjpy.calls, map_hash(c->call_id, strlen(c->call_id)));
     pj_timer_heap_cancel_if_active(pjsip_endpt_get_timer_heap(pjpy.endpoint),
                                    &c->timer, 0);
+    auth_close(c);
     if (c->regc)
         pjsip_regc_destroy(c->regc); /* no callback from here on */
     if (q)
@@ -917,6 +884,7 @@ int client_command(command *cmd)
     switch (cmd->kind) {
     case CMD_CLIENT_REQUEST: return do_request(cmd);
     case CMD_CLIENT_CANCEL: return do_cancel(cmd->handle, cmd->request);
+    case CMD_CLIENT_ANSWER: return auth_answer(cmd);
     case CMD_CLIENT_INFO: return fill_info(cmd->handle, cmd->sync->out);
     default: return do_destroy(cmd->handle);
     }
@@ -950,7 +918,6 @@ int pjpy_client_create(const pjpy_registration *registration, uint64_t *handle)
     c->waiting_tail = &c->waiting;
     c->registration = *registration;
     c->registration.text = NULL;
-    c->min_algorithm = registration->min_algorithm & 15;
     c->text = malloc(registration->length + 1);
     if (c->text) {
         memcpy(c->text, registration->text, registration->length);
@@ -998,6 +965,19 @@ int pjpy_client_request(uint64_t handle, uint64_t request, int what,
 int pjpy_client_cancel(uint64_t handle, uint64_t request)
 {
     return command_post(client_cmd(CMD_CLIENT_CANCEL, handle, request));
+}
+
+int pjpy_client_answer(uint64_t handle, uint64_t challenge, const char *text,
+                       size_t length, uint32_t count)
+{
+    command *cmd = command_new(CMD_CLIENT_ANSWER, text, length);
+
+    if (cmd) {
+        cmd->handle = handle;
+        cmd->request = challenge;
+        cmd->count = count;
+    }
+    return command_post(cmd);
 }
 
 int pjpy_client_info(uint64_t handle, pjpy_info *info)

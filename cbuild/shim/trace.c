@@ -290,5 +290,6 @@ pj_status_t trace_open(void)
     name_module(&pjpy.answer, "mod-pjsip-py-answer",
                 PJSIP_MOD_PRIORITY_APPLICATION + 64);
     pjpy.answer.on_rx_request = on_unhandled_request;
+    pjpy.answer.on_tx_request = auth_on_tx; /* before it is printed */
     return pjsip_endpt_register_module(pjpy.endpoint, &pjpy.answer);
 }
