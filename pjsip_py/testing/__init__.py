@@ -22,6 +22,7 @@ except ModuleNotFoundError as error:
 
 from .clock import FakeClock
 from .digest import DigestCredentials, digest_response
+from .guard import Proof
 from .headers import Contact
 from .location import Binding
 from .registrar import Registrar, RegistrarError, RegistrarStats
@@ -34,6 +35,7 @@ __all__ = [
     "Contact",
     "DigestCredentials",
     "FakeClock",
+    "Proof",
     "ReceivedRequest",
     "Registrar",
     "RegistrarError",

@@ -10,10 +10,10 @@ import enum
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .headers import parse_uri, same_uri
+from .headers import parse_uri, quoted_string, same_uri
 
 #: Algorithm name on the wire -> name of the hash (RFC 7616 §6.1).
 ALGORITHMS: Mapping[str, str] = {
@@ -77,92 +77,81 @@ class _Nonce:
     uses: int = 0
 
 
+@dataclass(frozen=True)
+class DigestOptions:
+    """How a registrar authenticates by Digest; see :class:`~pjsip_py.testing.Registrar`."""
+
+    order: Sequence[str]  # of the challenges: algorithms, and "Bearer"
+    qop: str | None
+    nonce: str | Callable[[], str] | None
+    opaque: str | None
+    nonce_lifetime: float | None
+    nonce_uses: int | None
+    nextnonce: bool
+    nc_check: str | None
+    clock: Callable[[], float]
+    token: Callable[[], str]
+
+
 class DigestAuthenticator:
-    """Makes challenges and checks credentials against a table of passwords."""
+    """Makes challenges for one realm and checks credentials against a table of passwords."""
 
-    def __init__(
-        self,
-        users: Mapping[str, str],
-        *,
-        realm: str,
-        algorithms: Sequence[str],
-        qop: str | None,
-        nonce_lifetime: float | None,
-        nonce_uses: int | None,
-        nc_check: str | None,
-        clock: Callable[[], float],
-        token: Callable[[], str],
-    ) -> None:
-        self._users = dict(users)
+    def __init__(self, users: Mapping[str, str], realm: str, options: DigestOptions) -> None:
+        self._users = users
         self._realm = realm
-        self._algorithms = tuple(algorithms)
-        self._qops = () if qop is None else tuple(q.strip() for q in qop.split(","))
-        self._lifetime = nonce_lifetime
-        self._uses = nonce_uses
-        self._nc_check = nc_check
-        self._clock = clock
-        self._token = token
-        self._opaque = token()
+        self._options = options
+        self._algorithms = [name for name in options.order if name in ALGORITHMS]
+        self._qops = () if options.qop is None else tuple(map(str.strip, options.qop.split(",")))
+        self._uses = 1 if options.nextnonce else options.nonce_uses
         self._nonces: dict[str, _Nonce] = {}  # in the order they were issued
-
-    def set_password(self, user: str, password: str | None) -> None:
-        """Add or change a user; with None, remove it."""
-        if password is None:
-            self._users.pop(user, None)
-        else:
-            self._users[user] = password
+        self.forget_nonces()
 
     def forget_nonces(self) -> None:
         """Every nonce handed out becomes stale, as after a restart."""
+        given = self._options
         self._nonces.clear()
-        self._opaque = self._token()
+        self._opaque = given.token() if given.opaque is None else given.opaque
+        if isinstance(given.nonce, str):
+            self._nonces[given.nonce] = _Nonce(given.clock())
 
-    def challenges(self, *, stale: bool) -> list[str]:
-        """The values for WWW-Authenticate, one for each algorithm (RFC 8760 §2.3)."""
-        nonce = self._token() + self._token()
-        while len(self._nonces) >= _NONCES_KEPT:
-            del self._nonces[next(iter(self._nonces))]
-        self._nonces[nonce] = _Nonce(self._clock())
-        realm = self._realm.replace("\\", "\\\\").replace('"', '\\"')
+    def challenges(self, stale: bool) -> dict[str, str]:
+        """The values for WWW-Authenticate by algorithm, with one nonce (RFC 8760 §2.3)."""
         rest = f', qop="{",".join(self._qops)}"' if self._qops else ""
         rest += ", stale=true" if stale else ""
-        return [
-            f'Digest realm="{realm}", nonce="{nonce}", opaque="{self._opaque}", '
-            f"algorithm={algorithm}{rest}"
-            for algorithm in self._algorithms
-        ]
+        start = (
+            f"Digest realm={quoted_string(self._realm)}, nonce={quoted_string(self._new_nonce())}, "
+            f"opaque={quoted_string(self._opaque)}, algorithm="
+        )
+        return {name: start + name + rest for name in self._algorithms}
+
+    def authentication_info(self) -> str | None:
+        """The value for Authentication-Info in an answer to proven credentials, if any."""
+        return f"nextnonce={quoted_string(self._new_nonce())}" if self._options.nextnonce else None
+
+    def _new_nonce(self) -> str:
+        given = self._options.nonce
+        if isinstance(given, str):
+            return given
+        nonce = self._options.token() + self._options.token() if given is None else given()
+        while len(self._nonces) >= _NONCES_KEPT:
+            del self._nonces[next(iter(self._nonces))]
+        self._nonces.setdefault(nonce, _Nonce(self._options.clock()))
+        return nonce
 
     def check(
-        self,
-        offered: Iterable[DigestCredentials],
-        *,
-        method: str,
-        uri: str,
-        body: bytes,
+        self, credentials: DigestCredentials, *, method: str, uri: str, body: bytes
     ) -> Verdict | None:
-        """Judge the credentials of a request; None when none is for this realm.
+        """Judge one set of credentials; None when it is for another realm.
 
-        With several, the first good one decides (RFC 8760 §2.4). Raises ``ValueError`` for
-        credentials that break RFC 7616 §3.4.
+        Raises ``ValueError`` for credentials that break RFC 7616 §3.4.
         """
-        verdict: Verdict | None = None
-        for credentials in offered:
-            if credentials.get("realm") != self._realm:
-                continue
-            verdict = self._check_one(credentials, method, uri, body)
-            if verdict is Verdict.OK:
-                break
-        return verdict
-
-    def _check_one(
-        self, credentials: DigestCredentials, method: str, uri: str, body: bytes
-    ) -> Verdict:
+        if credentials.get("realm") != self._realm:
+            return None
         for name in ("username", "nonce", "uri", "response"):
             if name not in credentials:
                 raise ValueError(f"the Digest credentials have no {name}")
         algorithm = credentials.get("algorithm", "MD5")
-        known = {name.upper(): name for name in self._algorithms}
-        if algorithm.upper() not in known:
+        if algorithm.upper() not in self._algorithms:
             raise ValueError(f"the Digest algorithm {algorithm!r} was not offered")
         if not _same_text_or_uri(credentials["uri"], uri):
             raise ValueError("the Digest uri is not the Request-URI")
@@ -196,14 +185,15 @@ class DigestAuthenticator:
             return Verdict.STALE
         if credentials.get("opaque") != self._opaque:
             raise ValueError("the Digest opaque is not the one of the challenge")
-        if self._lifetime is not None and self._clock() - nonce.issued >= self._lifetime:
+        lifetime, now = self._options.nonce_lifetime, self._options.clock()
+        if lifetime is not None and now - nonce.issued >= lifetime:
             return Verdict.STALE
         if self._uses is not None and nonce.uses >= self._uses:
             return Verdict.STALE
-        if nc is not None and self._nc_check is not None:
+        if nc is not None and self._options.nc_check is not None:
             if nc <= nonce.last_nc:
                 return Verdict.STALE
-            if self._nc_check == "exact" and nc != nonce.last_nc + 1:
+            if self._options.nc_check == "exact" and nc != nonce.last_nc + 1:
                 return Verdict.STALE
             nonce.last_nc = nc
         nonce.uses += 1

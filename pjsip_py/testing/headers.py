@@ -51,6 +51,11 @@ def split_list(value: str) -> list[str]:
     return [part for part in (m.group().strip() for m in _LIST_PART.finditer(value)) if part]
 
 
+def quoted_string(text: str) -> str:
+    """The quoted-string of a text (RFC 3261 §25.1)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def parse_parameters(text: str) -> dict[str, str | None]:
     """Read ``;name=value;name`` as it stands: names in lower case, quotes kept in the values."""
     params: dict[str, str | None] = {}
@@ -176,9 +181,9 @@ class Contact:
         return None
 
     def __str__(self) -> str:
-        name = self.display_name.replace("\\", "\\\\").replace('"', '\\"')
         params = "".join(f";{k}" if v is None else f";{k}={v}" for k, v in self.params.items())
-        return (f'"{name}" ' if name else "") + f"<{self.uri}>{params}"
+        name = f"{quoted_string(self.display_name)} " if self.display_name else ""
+        return f"{name}<{self.uri}>{params}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Literal, overload
 
 from .certificates import TestAuthority, server_context
-from .digest import DigestAuthenticator, require_algorithms
+from .digest import DigestAuthenticator, DigestOptions
+from .guard import Guard, require_order
 from .location import Binding, LocationService, parse_aor
 from .message import Envelope, MalformedRequest, NotARequest, header_items, parse_request
 from .request import ReceivedRequest
@@ -32,6 +33,7 @@ _PROTOCOLS = ("udp", "tcp", "tls")
 _TRANSACTIONS_KEPT = 10_000
 _TRANSACTION_LIFETIME = 32.0  # s; timer J of RFC 3261 §17.2.2
 _THREAD_DEADLINE = 5.0  # s
+_BEARER = {"authz_server": "https://authz.example.com", "scope": "sip"}
 
 SeenAs = tuple[str, int | str]
 ServerTls = tuple[str | os.PathLike[str], str | os.PathLike[str]] | ssl.SSLContext
@@ -80,21 +82,36 @@ class Registrar:
         a port number by protocol; 0 or left out: a free one, kept across restarts. UDP and TCP
         get the same free number.
     ``users``
-        passwords by user name; None: no authentication.
+        passwords by user name; None: no Digest.
+    ``realm``, ``proxy_realm``
+        one or several; a request has to prove itself for each, in an Authorization or
+        Proxy-Authorization header of its own. What is missing is asked for in one response, the
+        proxies' first, whose code is then 407. The same text may stand on both sides.
+    ``one_by_one``
+        ask for one realm at a time, as proxies do that stand one behind the other.
+    ``proxy_auth``
+        ask for ``realm``, too, with 407 and Proxy-Authenticate in place of 401.
     ``algorithms``
         digest algorithms ``"MD5"``, ``"SHA-256"``, ``"SHA-512-256"``; each makes one challenge,
-        in this order, so give the strongest first (RFC 8760 §2.3).
-    ``proxy_auth``
-        challenge with 407 and Proxy-Authenticate in place of 401.
+        in this order, so give the strongest first (RFC 8760 §2.3). ``"Bearer"`` among them says
+        where its challenge stands, by default last.
+    ``tokens``, ``bearer``
+        user names by Bearer token (RFC 8898), any of which serves in place of a digest for the
+        first ``realm``; and the parameters of the challenge. None: no Bearer.
     ``qop``
         ``"auth"``, ``"auth-int"``, ``"auth,auth-int"``, or None for a challenge without qop.
+    ``nonce``, ``opaque``
+        a text to give always, for ``nonce`` also a function that makes one; None: random ones.
     ``nonce_lifetime``, ``nonce_uses``
         seconds, and number of requests, after which a nonce is stale; None: no limit.
+    ``nextnonce``
+        a nonce serves once, and each 2xx gives the next in Authentication-Info (RFC 7616 §3.5),
+        for a proxy in Proxy-Authentication-Info (RFC 7615 §4).
     ``nc_check``
         ``"increasing"``: a nonce count that is not above the last one is stale (replay);
         ``"exact"``: it must go up by one; None: not looked at.
     ``on_bad_credentials``
-        401 (a fresh challenge, 407 with ``proxy_auth``) or 403.
+        401 (a fresh challenge, 407 from a proxy) or 403.
     ``default_expires``, ``min_expires``, ``max_expires``
         seconds: granted when none is asked for; refused with 423 below; cut down to.
     ``domains``
@@ -124,12 +141,19 @@ class Registrar:
         ports: Mapping[str, int] | None = None,
         *,
         users: Mapping[str, str] | None = None,
-        realm: str = "example.com",
-        algorithms: Sequence[str] = ("SHA-256",),
+        realm: str | Sequence[str] = "example.com",
+        proxy_realm: str | Sequence[str] = (),
+        one_by_one: bool = False,
         proxy_auth: bool = False,
+        algorithms: Sequence[str] = ("SHA-256",),
+        tokens: Mapping[str, str] | None = None,
+        bearer: Mapping[str, str] = _BEARER,
         qop: str | None = "auth",
+        nonce: str | Callable[[], str] | None = None,
+        opaque: str | None = None,
         nonce_lifetime: float | None = 300.0,
         nonce_uses: int | None = None,
+        nextnonce: bool = False,
         nc_check: Literal["increasing", "exact"] | None = "increasing",
         on_bad_credentials: Literal[401, 403] = 401,
         default_expires: int = 3600,
@@ -159,20 +183,31 @@ class Registrar:
         if default_expires < 1 or (max_expires is not None and max_expires < 1):
             raise ValueError("default_expires and max_expires are at least 1 s")
         self._clock = clock
-        algorithms = require_algorithms(algorithms)
-        digest = None
-        if users is not None:
-            digest = DigestAuthenticator(
-                users,
-                realm=realm,
-                algorithms=algorithms,
-                qop=qop,
-                nonce_lifetime=nonce_lifetime,
-                nonce_uses=nonce_uses,
-                nc_check=nc_check,
-                clock=clock,
-                token=_token,
-            )
+        self._users = None if users is None else dict(users)
+        self._tokens = None if tokens is None else dict(tokens)
+        realms = (realm,) if isinstance(realm, str) else tuple(realm)
+        proxy_realms = (proxy_realm,) if isinstance(proxy_realm, str) else tuple(proxy_realm)
+        if not realms:
+            raise ValueError("realm is empty: name at least one")
+        if users is None and len(realms) + len(proxy_realms) > 1:
+            raise ValueError("several realms need users")
+        options = DigestOptions(
+            require_order(algorithms, tokens),
+            qop,
+            nonce,
+            opaque,
+            nonce_lifetime,
+            nonce_uses,
+            nextnonce,
+            nc_check,
+            clock,
+            _token,
+        )
+        guards = [
+            *(self._guard(one, True, options) for one in proxy_realms),
+            self._guard(realms[0], proxy_auth, options, bearer),
+            *(self._guard(one, proxy_auth, options) for one in realms[1:]),
+        ]
         location = LocationService(
             default_expires=default_expires,
             min_expires=min_expires,
@@ -181,8 +216,8 @@ class Registrar:
         )
         self._service = RegistrarService(
             location,
-            digest,
-            proxy_auth=proxy_auth,
+            guards if users is not None or tokens is not None else (),
+            one_by_one=one_by_one,
             on_bad_credentials=on_bad_credentials,
             domains=domains,
             service_route=service_route,
@@ -197,7 +232,7 @@ class Registrar:
         self.seen_as: SeenAs | Callable[[tuple[str, int]], SeenAs] | None = None
         self._server_name = server
         self._authority: TestAuthority | None = None
-        self._ssl_context = self._tls_context(tls, {host, "localhost", realm, *(domains or ())})
+        self._ssl_context = self._tls_context(tls, {host, "localhost", *realms, *(domains or ())})
 
         self._lock = threading.RLock()  # guards the service, the requests and the counts
         self._changed = threading.Condition(self._lock)
@@ -209,6 +244,18 @@ class Registrar:
         self._script = Script()
         self._transactions: dict[tuple[object, ...], _Transaction] = {}
         self._server: Server | None = None
+
+    def _guard(
+        self,
+        realm: str,
+        proxy: bool,
+        options: DigestOptions,
+        bearer: Mapping[str, str] | None = None,
+    ) -> Guard:
+        users = self._users
+        digest = None if users is None else DigestAuthenticator(users, realm, options)
+        tokens = None if bearer is None else self._tokens
+        return Guard(realm, proxy, options.order, digest, tokens, bearer or {})
 
     # -- life --------------------------------------------------------------------------------
 
@@ -225,8 +272,7 @@ class Registrar:
         self._ports = {protocol: s.getsockname()[1] for protocol, s in sockets.items()}
         with self._lock:
             self._transactions.clear()
-            if self._service.digest is not None:
-                self._service.digest.forget_nonces()
+            self._forget_nonces()
             if not keep_bindings:
                 self._service.location.clear()
         self._server = Server(self, self._note_error)
@@ -529,15 +575,26 @@ class Registrar:
     def set_password(self, user: str, password: str | None) -> None:
         """Add a user, change a password, or with None remove the user."""
         with self._lock:
-            if self._service.digest is None:
-                raise RegistrarError("the registrar has no users: it does not authenticate")
-            self._service.digest.set_password(user, password)
+            if self._users is None:
+                raise RegistrarError("the registrar has no users: it asks for no password")
+            _set(self._users, user, password)
+
+    def set_token(self, token: str, user: str | None) -> None:
+        """Take a Bearer token as `user`'s from now on, or with None revoke it."""
+        with self._lock:
+            if self._tokens is None:
+                raise RegistrarError("the registrar has no tokens: it asks for none")
+            _set(self._tokens, token, user)
 
     def expire_nonces(self) -> None:
         """Make every nonce handed out so far stale."""
         with self._lock:
-            if self._service.digest is not None:
-                self._service.digest.forget_nonces()
+            self._forget_nonces()
+
+    def _forget_nonces(self) -> None:
+        for guard in self._service.guards:
+            if guard.digest is not None:
+                guard.digest.forget_nonces()
 
     def drop_connections(self, *, reset: bool = False) -> int:
         """Close all TCP and TLS connections, with a TCP RST if asked; returns how many."""
@@ -709,6 +766,13 @@ class Registrar:
 
 
 _OWN_ANSWER = Answer()
+
+
+def _set(table: dict[str, str], key: str, value: str | None) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
 
 
 def _token() -> str:

@@ -8,6 +8,7 @@ import time
 import sipmessage
 
 from .digest import DigestCredentials
+from .guard import Proof
 from .headers import Contact, aor_key, split_list, whole_number
 from .message import ParsedRequest, parse_request
 from .server import Flow
@@ -19,7 +20,8 @@ class ReceivedRequest:
     ``message`` is the parsed :class:`sipmessage.Request` and ``data`` its bytes. ``time`` is
     :func:`time.time` at arrival, ``received_at`` the registrar's clock, both in seconds.
     ``answered`` is the status code of the answer, None while (or if) there is none; 0 stands for
-    raw bytes. ``retransmissions`` counts the copies of it that came after it.
+    raw bytes. ``retransmissions`` counts the copies of it that came after it. ``proofs`` are the
+    credentials that the registrar judged, in turn; empty when a script answered.
     """
 
     __slots__ = (
@@ -27,6 +29,7 @@ class ReceivedRequest:
         "answered",
         "data",
         "local",
+        "proofs",
         "protocol",
         "received_at",
         "retransmissions",
@@ -44,6 +47,7 @@ class ReceivedRequest:
         self.received_at = clock
         self.answered: int | None = None
         self.retransmissions = 0
+        self.proofs: tuple[Proof, ...] = ()
 
     @property
     def parsed(self) -> ParsedRequest:

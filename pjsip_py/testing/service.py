@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from email.utils import formatdate
 
-from .digest import DigestAuthenticator, DigestCredentials, Verdict
+from .digest import Verdict
+from .guard import Guard
 from .headers import split_list
 from .location import LocationService, UpdateRefused
 from .request import ReceivedRequest
@@ -19,7 +20,7 @@ _METHODS = "REGISTER, OPTIONS"
 
 
 class RegistrarService:
-    """The registrar's own answers; without `digest` it authenticates nobody.
+    """The registrar's own answers; without `guards` it authenticates nobody.
 
     Not thread-safe: the registrar locks.
     """
@@ -27,9 +28,9 @@ class RegistrarService:
     def __init__(
         self,
         location: LocationService,
-        digest: DigestAuthenticator | None,
+        guards: Sequence[Guard],
         *,
-        proxy_auth: bool,
+        one_by_one: bool,
         on_bad_credentials: int,
         domains: Sequence[str] | None,
         service_route: Sequence[str],
@@ -38,8 +39,8 @@ class RegistrarService:
         flow_timer: int | None,
     ) -> None:
         self.location = location
-        self.digest = digest
-        self._challenge = 407 if proxy_auth else 401
+        self.guards = tuple(guards)
+        self._one_by_one = one_by_one
         self._on_bad_credentials = on_bad_credentials
         self._domains = None if domains is None else frozenset(d.lower() for d in domains)
         self._service_route = tuple(service_route)
@@ -61,7 +62,10 @@ class RegistrarService:
         refusal = self._authenticate(request)
         if refusal is not None:
             return refusal
-        return self._register(request)
+        code, headers = self._register(request)
+        if code // 100 == 2:  # RFC 3261 §20.6
+            headers += [one for guard in self.guards for one in guard.info()]
+        return code, headers
 
     def _register(self, request: ReceivedRequest) -> Decision:
         aor = request.parsed.to_uri
@@ -97,29 +101,22 @@ class RegistrarService:
 
     def _authenticate(self, request: ReceivedRequest) -> Decision | None:
         """None when the request may go on, else how it is refused (RFC 3261 §22)."""
-        if self.digest is None:
-            return None
-        carrier, asker = (
-            ("Proxy-Authorization", "Proxy-Authenticate")
-            if self._challenge == 407
-            else ("Authorization", "WWW-Authenticate")
-        )
-        try:
-            offered = map(DigestCredentials.parse, request.headers.getlist(carrier))
-            verdict = self.digest.check(
-                [credentials for credentials in offered if credentials is not None],
-                method=request.method,
-                uri=request.uri,
-                body=request.message.body,
-            )
-        except ValueError as error:
-            return 400, [warning(str(error))]
-        if verdict is Verdict.OK:
-            return None
-        if verdict is Verdict.DENIED and self._on_bad_credentials == 403:
-            return 403, []
-        challenges = self.digest.challenges(stale=verdict is Verdict.STALE)
-        return self._challenge, [(asker, challenge) for challenge in challenges]
+        code = 0
+        challenges: HeaderList = []
+        for guard in self.guards:
+            try:
+                verdict = guard.check(request)
+            except ValueError as error:
+                return 400, [warning(str(error))]
+            if verdict is Verdict.OK:
+                continue
+            if verdict is Verdict.DENIED and self._on_bad_credentials == 403:
+                return 403, []
+            code = code or guard.code
+            challenges += guard.challenges(verdict)
+            if self._one_by_one:
+                break
+        return (code, challenges) if code else None
 
     def _http_date(self) -> str:
         now = int(time.time())

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
 
-from pjsip_py.testing import DigestCredentials, Registrar, digest_response
+from pjsip_py.testing import DigestCredentials, Proof, Registrar, RegistrarError, digest_response
 
 USERS = {"alice": "secret", 'b"o\\b, x=1': "pass:wörd", "empty": ""}
 
@@ -258,6 +259,220 @@ def test_auth_int_covers_the_body(connect: Any) -> None:
         assert client.ask(client.build((), [header], body="hello")).code == 200
 
 
+# -- realms, and who asks for them ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("realm", ["inner", "outer"], ids=["two realms", "one realm"])
+def test_a_proxy_and_the_registrar_ask_at_once(connect: Any, realm: str) -> None:
+    with Registrar(users=USERS, realm=realm, proxy_realm="outer") as registrar:
+        client = connect(registrar)
+        reply = client.register()
+        assert reply.code == 407
+        proxy = client.authorization(challenge_of(reply, "Proxy-Authenticate"))
+        own = client.authorization(challenge_of(reply, "WWW-Authenticate"))
+        proxy = proxy.replace("Authorization", "Proxy-Authorization")
+        halves = client.register(headers=[own]), client.register(headers=[proxy])
+        assert [half.code for half in halves] == [407, 401]
+        assert halves[0].all("WWW-Authenticate") == halves[1].all("Proxy-Authenticate") == []
+        own = client.authorization(challenge_of(halves[1], "WWW-Authenticate"))
+        proxy = client.authorization(challenge_of(halves[0], "Proxy-Authenticate"))
+        swapped = [own.replace("Authorization", "Proxy-Authorization"), proxy]
+        assert client.register(headers=swapped).code == 407
+        proxy = proxy.replace("Authorization", "Proxy-Authorization")
+        assert client.register(headers=[own, proxy]).code == 200
+        proofs = registrar.requests[-1].proofs
+        assert [(p.realm, p.proxy, p.nc, p.verdict) for p in proofs] == [
+            ("outer", True, 1, "ok"),
+            (realm, False, 1, "ok"),
+        ]
+
+
+def challenge_of(reply: Any, header: str) -> dict[str, str]:
+    """The only challenge in a header, apart."""
+    (value,) = reply.all(header)
+    return {k: v.strip('"') for k, v in re.findall(r'(\w+)=("[^"]*"|[^,\s]+)', value)}
+
+
+def test_a_proxy_before_the_registrar_asks_first(connect: Any) -> None:
+    with Registrar(
+        users=USERS, realm=("b", "c"), proxy_realm="a", one_by_one=True, nc_check="exact"
+    ) as registrar:
+        client = connect(registrar)
+        proven: list[str] = []
+        codes, realms = [], []
+        while True:
+            reply = client.register(headers=proven)
+            codes.append(reply.code)
+            if reply.code == 200:
+                break
+            challenge = reply.challenge()
+            realms.append(challenge["realm"])
+            header = "Authorization" if reply.code == 401 else "Proxy-Authorization"
+            seen = [p for p in proven if f'realm="{challenge["realm"]}"' not in p]
+            # Each nonce is counted on, as nc_check wants it.
+            proven = [counted(client, p) for p in seen]
+            proven.append(client.authorization(challenge, header=header))
+        assert codes == [407, 401, 401, 200]
+        assert realms == ["a", "b", "c"]
+        assert [p.nc for p in registrar.requests[-1].proofs] == [3, 2, 1]
+
+
+def counted(client: Any, header: str) -> str:
+    """The same credentials, their nonce counted on by one."""
+    fields = dict(re.findall(r'(\w+)="?([^",]*)"?', header.partition("Digest ")[2]))
+    name = header.partition(":")[0]
+    return str(client.authorization(fields, header=name, nc=int(fields["nc"], 16) + 1))
+
+
+# -- nextnonce, and a nonce of the test's choice --------------------------------------------------
+
+
+def test_each_answer_gives_the_next_nonce(connect: Any) -> None:
+    with Registrar(users=USERS, nextnonce=True) as registrar:
+        client = connect(registrar)
+        challenge = challenged(client)
+        for _ in range(5):
+            reply = answer(client, challenge)
+            assert reply.code == 200
+            given = reply["Authentication-Info"]
+            assert given != f'nextnonce="{challenge["nonce"]}"'
+            old = dict(challenge)
+            challenge["nonce"] = re.fullmatch('nextnonce="([0-9a-f]+)"', given)[1]  # type: ignore[index]
+        assert answer(client, old, nc=2).challenge()["stale"] == "true"  # it serves once
+        assert {p.nc for r in registrar.requests[1:-1] for p in r.proofs} == {1}
+
+
+def test_next_nonces_of_a_proxy_go_by_another_header(connect: Any) -> None:
+    with Registrar(users=USERS, nextnonce=True, proxy_auth=True) as registrar:
+        client = connect(registrar)
+        reply = answer(client, challenged(client), header="Proxy-Authorization")
+        assert reply["Proxy-Authentication-Info"].startswith("nextnonce=")
+        assert reply.all("Authentication-Info") == []
+
+
+def test_only_a_proof_gets_a_next_nonce(connect: Any) -> None:
+    with Registrar(nextnonce=True) as registrar:
+        assert connect(registrar).register().all("Authentication-Info") == []
+    with Registrar(users=USERS, nextnonce=True, min_expires=100) as registrar:
+        client = connect(registrar)
+        header = client.authorization(challenged(client))
+        reply = client.register(headers=[header], expires=60)
+        assert (reply.code, reply.all("Authentication-Info")) == (423, [])
+
+
+def test_nonce_and_opaque_can_be_given(connect: Any) -> None:
+    with Registrar(users=USERS, nonce='a "b\\', opaque="c") as registrar:
+        client = connect(registrar)
+        value = client.register()["WWW-Authenticate"]
+        assert r'nonce="a \"b\\", opaque="c"' in value
+        challenge = {"realm": "example.com", "opaque": "c", "algorithm": "SHA-256", "qop": "auth"}
+        spoil = {"nonce": r'"a \"b\\"'}
+        challenge["nonce"] = 'a "b\\'
+        assert answer(client, challenge, spoil=spoil).code == 200
+        assert answer(client, challenge, spoil=spoil).code == 401  # the count goes on
+        assert answer(client, challenge, spoil=spoil, nc=2).code == 200
+    nonces = iter(["one", "two"])
+    with Registrar(users=USERS, nonce=lambda: next(nonces)) as registrar:
+        client = connect(registrar)
+        assert [challenged(client)["nonce"] for _ in range(2)] == ["one", "two"]
+
+
+# -- what a request proved ------------------------------------------------------------------------
+
+
+def test_proofs_say_what_was_judged_and_no_more(connect: Any) -> None:
+    with Registrar(users=USERS, realm="rëalm 皇", algorithms=["MD5"]) as registrar:
+        client = connect(registrar)
+        challenge = {**challenged(client), "realm": "rëalm 皇"}
+        user = 'b"o\\b, x=1'
+        codes = [
+            answer(client, challenge, username=user, password=USERS[user], nc=0x10).code,
+            answer(client, challenge, username=user, password=USERS[user], nc=0x10).code,
+            answer(client, challenge, password="guess").code,
+            answer(client, challenge, spoil={"nc": "1"}).code,
+            answer(client, {**challenge, "realm": "elsewhere"}).code,
+        ]
+        assert codes == [200, 401, 401, 400, 401]
+        proofs = [request.proofs for request in registrar.requests]
+        assert proofs[0] == proofs[5] == ()
+        (first,) = proofs[1]
+        assert first == Proof(
+            "Digest", "rëalm 皇", user, "MD5", "auth", challenge["nonce"], 16, False, "ok"
+        )
+        assert [one.verdict for (one,) in proofs[2:5]] == ["stale", "denied", "bad"]
+        assert registrar.requests[1].authorization["response"] not in repr(proofs)  # type: ignore[index]
+
+
+# -- Bearer ---------------------------------------------------------------------------------------
+
+
+def test_a_token_serves_until_it_is_revoked(connect: Any) -> None:
+    with Registrar(tokens={"mF_9.B5f-4.1JqM": "alice"}) as registrar:
+        client = connect(registrar)
+        reply = client.register()
+        assert reply.code == 401
+        assert (
+            reply["WWW-Authenticate"]
+            == 'Bearer authz_server="https://authz.example.com", scope="sip"'
+        )
+        right = "Authorization: Bearer mF_9.B5f-4.1JqM"
+        assert client.register(headers=[right]).code == 200
+        wrong = client.register(headers=["Authorization: bearer other"])
+        assert (wrong.code, 'error="invalid_token"' in wrong["WWW-Authenticate"]) == (401, True)
+        registrar.set_token("mF_9.B5f-4.1JqM", None)
+        registrar.set_token("second", "alice")
+        assert client.register(headers=[right]).code == 401
+        assert client.register(headers=["Authorization: Bearer second"]).code == 200
+        assert client.register(headers=["Authorization: Bearer a b"]).code == 400
+        assert client.register(headers=[f"Proxy-{right}"]).code == 401
+        found = [(p.username, p.verdict) for r in registrar.requests for p in r.proofs]
+        assert found == [
+            ("alice", "ok"),
+            ("", "denied"),
+            ("", "denied"),
+            ("alice", "ok"),
+            ("", "bad"),
+        ]
+        assert "second" not in repr([r.proofs for r in registrar.requests])
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "schemes"),
+    [
+        (["SHA-256"], ["Digest", "Bearer"]),
+        (["Bearer", "SHA-256"], ["Bearer", "Digest"]),
+        (["SHA-256", "Bearer", "MD5"], ["Digest", "Bearer", "Digest"]),
+    ],
+)
+def test_bearer_beside_digest(connect: Any, algorithms: list[str], schemes: list[str]) -> None:
+    with Registrar(
+        users=USERS,
+        tokens={"t": "alice"},
+        algorithms=algorithms,
+        bearer={"realm": 'a "b"', "authz_server": "https://x"},
+        on_bad_credentials=403,
+    ) as registrar:
+        client = connect(registrar)
+        challenges = client.register().all("WWW-Authenticate")
+        assert [value.partition(" ")[0] for value in challenges] == schemes
+        assert r'Bearer realm="a \"b\"", authz_server="https://x"' in challenges
+        assert client.register(headers=["Authorization: Bearer t"]).code == 200
+        registrar.expire_nonces()
+        at = schemes.index("Digest")
+        digest = dict(
+            re.findall(r'(\w+)="?([^",]+)', client.register().all("WWW-Authenticate")[at])
+        )
+        assert answer(client, digest).code == 200
+        assert client.register(headers=["Authorization: Bearer no"]).code == 403
+
+
+def test_tokens_are_not_asked_for_unless_there_are_any() -> None:
+    with Registrar(users=USERS) as registrar, pytest.raises(RegistrarError, match="no tokens"):
+        registrar.set_token("t", "alice")
+    with Registrar(tokens={}) as registrar, pytest.raises(RegistrarError, match="no users"):
+        registrar.set_password("alice", "x")
+
+
 def test_password_changes_while_it_runs(connect: Any) -> None:
     with Registrar(users={"alice": "old"}) as registrar:
         client = connect(registrar)
@@ -297,9 +512,13 @@ def test_no_secret_is_shown(connect: Any, caplog: pytest.LogCaptureFixture) -> N
         {"qop": "auth-conf"},
         {"nc_check": "maybe"},
         {"on_bad_credentials": 500},
+        {"realm": ()},
+        {"algorithms": ["Bearer"]},
+        {"algorithms": ["Bearer", "MD5", "Bearer"], "tokens": {}},
+        {"users": None, "tokens": {}, "proxy_realm": "p"},
     ],
     ids=str,
 )
 def test_arguments_are_checked(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        Registrar(users=USERS, **arguments)
+        Registrar(**{"users": USERS, **arguments})

@@ -15,7 +15,7 @@ EXAMPLES = re.findall(r"^```python( pytest)?\n(.*?)^```", PAGE.read_text("utf-8"
 
 
 def test_the_examples_are_found() -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 11
     assert [bool(kind) for kind, _ in EXAMPLES].count(True) == 1
 
 
