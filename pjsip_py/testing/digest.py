@@ -151,12 +151,13 @@ class DigestAuthenticator:
             if name not in credentials:
                 raise ValueError(f"the Digest credentials have no {name}")
         algorithm = credentials.get("algorithm", "MD5")
-        if algorithm.upper() not in self._algorithms:
+        # What came with an unknown nonce, nobody knows: any algorithm and qop may be right.
+        issued = credentials["nonce"] in self._nonces
+        if algorithm.upper() not in (self._algorithms if issued else ALGORITHMS):
             raise ValueError(f"the Digest algorithm {algorithm!r} was not offered")
         if not _same_text_or_uri(credentials["uri"], uri):
             raise ValueError("the Digest uri is not the Request-URI")
-        qop = credentials.get("qop")
-        nc = self._nonce_count(credentials, qop)
+        nc = self._nonce_count(credentials, self._qops if issued else None)
         password = self._users.get(credentials["username"])
         if password is None or not hmac.compare_digest(
             digest_response(credentials, password, method, body).encode(),
@@ -165,12 +166,17 @@ class DigestAuthenticator:
             return Verdict.DENIED
         return self._use_nonce(credentials, nc)
 
-    def _nonce_count(self, credentials: DigestCredentials, qop: str | None) -> int | None:
-        if not self._qops:
+    def _nonce_count(
+        self, credentials: DigestCredentials, offered: Sequence[str] | None
+    ) -> int | None:
+        qop = credentials.get("qop")
+        if offered is None:
+            offered = ("auth", "auth-int") if qop is not None else ()
+        if not offered:
             if qop is not None:
                 raise ValueError("the Digest credentials have a qop that was not offered")
             return None
-        if qop not in self._qops:
+        if qop not in offered:
             raise ValueError(f"the Digest qop {qop!r} was not offered")
         if not credentials.get("cnonce"):
             raise ValueError("the Digest credentials have no cnonce")

@@ -202,6 +202,21 @@ def test_nonces_can_be_expired_at_once(connect: Any) -> None:
         assert answer(client, challenge).challenge()["stale"] == "true"
 
 
+@pytest.mark.parametrize("qop", ["auth", None])
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+def test_what_came_with_an_unknown_nonce_is_not_asked(
+    connect: Any, algorithm: str, qop: str | None
+) -> None:
+    """As after a restart with other settings: it is stale, if the password was right."""
+    with Registrar(users=USERS) as registrar:
+        client = connect(registrar)
+        old = {"realm": "example.com", "nonce": "old", "opaque": "o", "algorithm": algorithm}
+        old |= {} if qop is None else {"qop": qop}
+        reply = answer(client, old)
+        assert (reply.code, reply.challenge()["stale"]) == (401, "true")
+        assert "stale" not in answer(client, old, password="guess").challenge()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
