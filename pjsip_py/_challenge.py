@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import _ffi
 from .auth import BearerToken, Challenge, Source, check_proofs
 from .errors import ClosedError, ConfigError
-from .message import Response
+from .message import Response, unquote
 
 if TYPE_CHECKING:
     from .regc import RegistrationClient
@@ -128,7 +128,8 @@ def _challenges(client: RegistrationClient, record: _ffi.Record) -> Iterator[tup
         proxy, algorithm, offered, refused = map(int, numbers.split())
         name = _ffi.ALGORITHMS[algorithm]
         scheme = "Bearer" if name == "Bearer" else "Digest"
-        text = _ffi.text_of(realm)
+        quoted = _ffi.text_of(realm)
+        text = unquote(f'"{quoted}"')
         parameters = next(
             (
                 params
@@ -152,4 +153,4 @@ def _challenges(client: RegistrationClient, record: _ffi.Record) -> Iterator[tup
             parameters=parameters,
             response=response,
         )
-        yield challenge, realm.decode("utf-8", "surrogateescape")
+        yield challenge, quoted

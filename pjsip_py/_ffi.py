@@ -371,9 +371,7 @@ def client_request(
 
 
 def client_answer(handle: int, challenge: int, credentials: list[list[str]]) -> None:
-    # A realm comes back as it came, in whatever encoding.
-    joined = "".join(text + "\0" for strings in credentials for text in strings)
-    text = joined.encode("utf-8", "surrogateescape")
+    text = "".join(text + "\0" for strings in credentials for text in strings).encode()
     check(
         lib.pjpy_client_answer(handle, challenge, text, len(text), len(credentials)),
         "credentials",

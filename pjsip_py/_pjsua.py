@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ._regconfig import MAX_EXPIRES
 from .auth import ALGORITHMS, MAX_CREDENTIALS, Credentials
 from .errors import ConfigError, InvalidUriError, PjsuaFieldWarning
-from .message import _unquote, split_name_addr
+from .message import split_name_addr, unquote
 from .retry import RetryPolicy
 from .transport import Transport
 from .uri import check_fields, check_int, check_text, default_registrar, parse_aor, parse_uri
@@ -534,7 +534,7 @@ def _name_addr(name: str, text: str) -> tuple[str, str]:
     display_name, uri, tail = parts
     if tail:
         raise InvalidUriError(f"{name}: {tail!r} stands after the URI's closing bracket")
-    return _unquote(display_name), uri
+    return unquote(display_name), uri
 
 
 def _route(values: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ _HA1_DIGITS = {"MD5": 32, "SHA-256": 64, "SHA-512-256": 64}
 MAX_CREDENTIALS = 8
 MAX_TOKEN = 4096  # characters
 # RFC 6750 §2.1, b64token
+_QUOTABLE = re.compile(r'["\\]')
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
@@ -56,9 +57,8 @@ class Credentials:
         self.realm = check_text("realm", realm, maximum=256)
         if not username:
             raise ConfigError("username must not be empty")
-        if '"' in username + realm or "\\" in username + realm:
-            # PJSIP prints both between quotes as they are.
-            raise ConfigError("username and realm must not contain a quote or a backslash")
+        if _QUOTABLE.search(username + realm):
+            _check_quoting()
         if not realm:
             raise ConfigError("realm must not be empty; '*' stands for any")
         if (password is None) == (ha1 is None):
@@ -118,7 +118,7 @@ class Credentials:
 
     def _strings(self) -> Iterable[list[str]]:
         for secret, kind in self._secrets:
-            yield [self.realm, self.username, secret, kind, self.min_algorithm or ""]
+            yield [quote(self.realm), self.username, secret, kind, self.min_algorithm or ""]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credentials):
@@ -137,6 +137,21 @@ class Credentials:
         kind = "password" if self._secrets[0][1] == "" else "ha1"
         shown = "<hidden>" if self._references is None else self._references[kind]
         return f"Credentials({self.username!r}, {kind}={shown}, realm={self.realm!r})"
+
+
+def quote(text: str) -> str:
+    """As it stands between quotes (RFC 3261 §25.1, quoted-pair), where PJSIP looks for it."""
+    return _QUOTABLE.sub(r"\\\g<0>", text)
+
+
+def _check_quoting() -> None:
+    from . import _ffi  # here, for hardly anybody needs it
+
+    if "quoted-pairs-in-digests" not in _ffi.build_info()["patches"]:
+        raise ConfigError(
+            "username and realm must not contain a quote or a backslash: this build's PJSIP "
+            "prints both between quotes as they are"
+        )
 
 
 def _secret(field: str, value: object) -> str:
@@ -186,7 +201,7 @@ class BearerToken:
         self.insecure = check_bool("insecure", insecure)
 
     def _strings(self) -> Iterable[list[str]]:
-        yield [self.realm, "", self._token, "bearer" if self.insecure else "Bearer", ""]
+        yield [quote(self.realm), "", self._token, "bearer" if self.insecure else "Bearer", ""]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BearerToken):

@@ -425,6 +425,8 @@ def from_outcome(
         cls = class_of_status(status) if status else AuthenticationError
         if status == PJ_ENOTSUP:
             cls = UnsupportedAlgorithmError
+        if cls is ChallengeError and response is not None and _no_scheme_of_ours(response):
+            cls = UnsupportedAlgorithmError
         if cls is StaleNonceError and response is not None and not response.stale:
             # PJSIP takes any new nonce for a stale one and tries again; the registrar never
             # called ours stale, so it was the secret that it refused.
@@ -482,13 +484,18 @@ def _detail(cls: type[RegistrationError], response: Response | None) -> str:
     challenges = response.challenges
     if cls is NoCredentialError:
         realms = sorted({params.get("realm", "") for _, _, params in challenges})
-        return "none for realm " + " or ".join(f"{realm!r:.80}" for realm in realms[:8])
+        return "no credential for realm " + " or ".join(f"{realm!r:.80}" for realm in realms[:8])
     if cls in (UnsupportedAlgorithmError, DowngradeError):
         offers = sorted({_offer(scheme, params) for _, scheme, params in challenges})
         return "offered: " + (", ".join(offers[:8]) or "nothing that can be read")
     if cls is ChallengeError and not challenges:
         return "no challenge that can be read"
     return ""
+
+
+def _no_scheme_of_ours(response: Response) -> bool:
+    schemes = {scheme.lower() for _, scheme, _ in response.challenges}
+    return bool(schemes) and not schemes & {"digest", "bearer", ""}
 
 
 def _offer(scheme: str, params: Mapping[str, str]) -> str:

@@ -56,7 +56,8 @@ def split_outside_quotes(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _unquote(text: str) -> str:
+def unquote(text: str) -> str:
+    """The value of a quoted-string (RFC 3261 §25.1); anything else as it is."""
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return _UNQUOTED.sub(r"\1", text[1:-1])
     return text
@@ -67,7 +68,7 @@ def _params(parts: list[str]) -> dict[str, str]:
     for part in parts:
         name, _, value = part.partition("=")
         if name.strip():
-            params[name.strip().lower()] = _unquote(value.strip())
+            params[name.strip().lower()] = unquote(value.strip())
     return params
 
 
@@ -138,7 +139,7 @@ def parse_contact(text: str) -> tuple[str, str, dict[str, str]]:
     parts = split_name_addr(text)
     if parts:
         name, uri, tail = parts
-        return _unquote(name), uri, _params(split_outside_quotes(tail, ";")[1:])
+        return unquote(name), uri, _params(split_outside_quotes(tail, ";")[1:])
     # Without brackets every parameter is the header's (RFC 3261 §20.10).
     uri, *params = split_outside_quotes(text, ";")
     return "", uri.lstrip("<"), _params(params)

@@ -112,7 +112,7 @@ EXPECTED: dict[str, type[pjsip.PjsipError]] = {
     "PJSIP_EINVALIDAUTHSCHEME": pjsip.UnsupportedAlgorithmError,
     "PJSIP_EAUTHSTALECOUNT": pjsip.StaleNonceError,
     "PJSIP_EAUTHNOAUTH": pjsip.AuthenticationError,
-    "PJSIP_EAUTHNOCHAL": pjsip.AuthenticationError,
+    "PJSIP_EAUTHNOCHAL": pjsip.ChallengeError,
     "PJSIP_EMISSINGTAG": pjsip.NativeError,
     "PJSIP_ESESSIONINSECURE": pjsip.NativeError,
     "PJSIP_TLS_EUNKNOWN": pjsip.TlsError,

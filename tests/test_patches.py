@@ -36,6 +36,7 @@ WHOLE |= {"our-contact-among-many", "credentials-after-a-challenge"}
 WHOLE |= {"numbers-saturate"}
 # tests/test_digest.py and tests/test_credentials_callable.py
 WHOLE |= {"challenges-of-any-scheme", "proxy-and-registrar-of-one-realm"}
+WHOLE |= {"quoted-pairs-in-digests"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 

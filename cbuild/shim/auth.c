@@ -261,12 +261,39 @@ static void worsen(pj_status_t *why, pj_status_t other)
         *why = other;
 }
 
-/* They are sent back, between quotes. */
+/* A character of UTF-8: its length, or 0 if it is none. */
+static pj_ssize_t utf8_length(const unsigned char *p, pj_ssize_t left)
+{
+    pj_ssize_t n = *p < 0x80   ? 1
+                   : *p < 0xc2 ? 0
+                   : *p < 0xe0 ? 2
+                   : *p < 0xf0 ? 3
+                   : *p < 0xf5 ? 4
+                               : 0;
+
+    if (n > left ||
+        (n > 2 && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+                   (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))))
+        return 0;
+    for (pj_ssize_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    return n;
+}
+
+/* It is sent back, between quotes (RFC 3261, 25.1: quoted-string). */
 static int is_clean(const pj_str_t *text)
 {
-    for (pj_ssize_t i = 0; i < text->slen; i++)
-        if ((unsigned char)text->ptr[i] < ' ' || text->ptr[i] == 0x7f)
+    const unsigned char *p = (const unsigned char *)text->ptr;
+    const unsigned char *end = p + text->slen;
+
+    while (p < end) {
+        pj_ssize_t n = *p < ' ' || *p == 0x7f ? 0 : utf8_length(p, end - p);
+
+        if (!n)
             return 0;
+        p += n;
+    }
     return 1;
 }
 
@@ -493,7 +520,8 @@ static void drop_challenges(pjsip_msg *response, const realm *realms, int count)
 }
 
 /* What is remembered of a realm under an algorithm that is not chosen now
-   would be proved beside it with every request. */
+   would be proved beside it with every request; and of a new qop PJSIP takes
+   no notice. */
 static void drop_cached(client *c, const realm *realms, int count)
 {
     pjsip_auth_clt_sess *session = pjsip_regc_get_auth_sess(c->regc);
@@ -504,8 +532,11 @@ static void drop_cached(client *c, const realm *realms, int count)
         pjsip_cached_auth *next = auth->next;
         const realm *r = realm_in(realms, count, auth->is_proxy, &auth->realm);
 
-        if (r && (!r->chosen ||
-                  r->algorithm != (unsigned)auth->challenge_algorithm_type))
+        if (r &&
+            (!r->chosen ||
+             r->algorithm != (unsigned)auth->challenge_algorithm_type ||
+             (auth->last_chal && !auth->last_chal->challenge.digest.qop.slen !=
+                                     !r->chosen->challenge.digest.qop.slen)))
             forget_realm(auth);
         else if (++kept > MAX_REALMS) /* a new realm each time */
             forget_realm(auth);
@@ -662,8 +693,10 @@ static int prepare(client *c, pjsip_msg *response, pjsip_tx_data *tdata,
             tokens++;
         }
     }
-    if (c->requests >= MAX_REQUESTS) {
+    if (c->requests >= MAX_REQUESTS)
         c->auth_status = PJSIP_EAUTHSTALECOUNT;
+    if (c->requests >= MAX_REQUESTS ||
+        c->auth_status == PJPY_STATUS_DOWNGRADE) { /* no proof at all */
         digests = tokens = 0;
         count = 0;
     }
