@@ -18,6 +18,8 @@ from .message import Response, unquote
 if TYPE_CHECKING:
     from .regc import RegistrationClient
 
+WITHHELD = "a Bearer token goes over TLS only, unless it is made insecure=True"
+
 
 def algorithms_of(offered: int) -> tuple[str, ...]:
     """The names of the bits, strongest first."""
@@ -86,7 +88,7 @@ class Asking:
         for proof in proofs:
             tls = transport is not None and transport.protocol == "tls"
             if isinstance(proof, BearerToken) and not (tls or proof.insecure):
-                self._fail("a Bearer token goes over TLS only, unless it is made insecure=True")
+                self._fail(WITHHELD)
                 return
             for named, *rest in proof._strings():
                 # It was asked for this realm, and holds for no other.

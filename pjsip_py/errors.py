@@ -483,7 +483,9 @@ def _detail(cls: type[RegistrationError], response: Response | None) -> str:
         return ""
     challenges = response.challenges
     if cls is NoCredentialError:
-        realms = sorted({params.get("realm", "") for _, _, params in challenges})
+        realms = sorted({params["realm"] for _, _, params in challenges if "realm" in params})
+        if not realms:
+            return "no Bearer token"
         return "no credential for realm " + " or ".join(f"{realm!r:.80}" for realm in realms[:8])
     if cls in (UnsupportedAlgorithmError, DowngradeError):
         offers = sorted({_offer(scheme, params) for _, scheme, params in challenges})

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
-from ._challenge import Asking, algorithms_of
+from ._challenge import WITHHELD, Asking, algorithms_of
 from ._operation import Operation
 from ._regconfig import (
     MAX_CONTACT,
@@ -24,7 +24,7 @@ from ._regconfig import (
     name_addr,
 )
 from ._resolve import Query, Target
-from .auth import Proof, Source, check_credentials, credential_strings
+from .auth import BearerToken, Proof, Source, check_credentials, credential_strings
 from .errors import ClosedError, ConfigError
 from .events import EventTime, RegistrationResult, RegStarted, RegState
 from .message import Response
@@ -645,6 +645,14 @@ class RegistrationClient:
         else:
             request._finish(None, CancelledError())
 
+    def _withholds_token(self) -> bool:
+        credentials, transport = self._config.credentials, self.transport
+        return (
+            not callable(credentials)
+            and (transport is None or transport.protocol != "tls")
+            and any(isinstance(each, BearerToken) and not each.insecure for each in credentials)
+        )
+
     def _challenged(self, record: _ffi.Record) -> None:
         source = self._config.credentials
         if callable(source):
@@ -683,6 +691,8 @@ class RegistrationClient:
                 handshake=bool(flags & _ffi.F_HANDSHAKE),
                 attempts=attempt,
             )
+        if isinstance(error, errors.NoCredentialError) and self._withholds_token():
+            error.detail = WITHHELD
         if self._asking is not None:
             asking, self._asking = self._asking, None
             asking.end()

@@ -107,11 +107,12 @@ MEMBERS = {
     "Operation": """add_done_callback cancel cancelled done exception name request result""",
     "Transport": """address close closed handle host implicit is_ipv6 is_wildcard port protocol
         tls""",
-    "Response": """bindings body challenges code flow_timer headers min_expires path raw reason received
-        retry_after rport service_route source stale""",
+    "Response": """bindings body challenges code flow_timer headers min_expires path raw reason
+        received retry_after rport service_route source stale""",
     "RegState": """account algorithm attempt bindings cancelled client code connection error
-        offered expires is_unregister local local_address mapped_address merged min_expires probe reason
-        refresh_in reg_id registered registrar renewal requests response retry_in seq time""",
+        offered expires is_unregister local local_address mapped_address merged min_expires probe
+        reason refresh_in reg_id registered registrar renewal requests response retry_in seq
+        time""",
 }
 
 

@@ -133,9 +133,10 @@ static void use_secrets(client *c, secrets *s)
     c->secrets = s;
 }
 
-/* merge: beside those for other realms that are there already. */
+/* kept: beside those for other realms that are there already; it says whether
+   one is what it was. */
 static pj_status_t take_credentials(client *c, const char **text,
-                                    uint32_t count, int merge)
+                                    uint32_t count, int *kept)
 {
     pjsip_cred_info info[MAX_REALMS];
     secrets *s = NULL;
@@ -146,7 +147,7 @@ static pj_status_t take_credentials(client *c, const char **text,
         return PJ_ETOOMANY;
     for (uint32_t i = 0; i < count && status == PJ_SUCCESS; i++)
         status = read_credential(&info[i], text);
-    for (unsigned i = 0; merge && c->secrets && i < c->secrets->count; i++) {
+    for (unsigned i = 0; kept && c->secrets && i < c->secrets->count; i++) {
         const pjsip_cred_info *old = &c->secrets->info[i];
         unsigned j = 0;
 
@@ -154,6 +155,8 @@ static pj_status_t take_credentials(client *c, const char **text,
             j++;
         if (j == given && count < PJ_ARRAY_SIZE(info))
             info[count++] = *old;
+        else if (j < given && pjsip_cred_info_cmp(&info[j], old) == 0)
+            *kept = 1;
     }
     if (status == PJ_SUCCESS && count) {
         s = secrets_new(info, count);
@@ -186,7 +189,7 @@ pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
         forget_realm(session->cached_auth.next);
     c->proof[0] = c->proof[1] = NULL;
     c->asks = asks != 0;
-    return take_credentials(c, text, count, 0);
+    return take_credentials(c, text, count, NULL);
 }
 
 static const pjsip_cred_info *digest_for(const client *c, const pj_str_t *realm,
@@ -749,7 +752,7 @@ int auth_is_over(const client *c)
 static int must_ask(const client *c, const realm *r)
 {
     return r->usable && (!r->chosen ? r->why == PJSIP_ENOCREDENTIAL
-                                    : r->refused && c->asked == 0);
+                                    : r->refused && !c->asked_again);
 }
 
 /* For each realm a line of numbers and its name. */
@@ -762,6 +765,7 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
     size_t used = 0, length = (size_t)rdata->msg_info.len;
     event_text text[4] = { { 0 } };
     pjpy_event event = { .kind = PJPY_EV_CHALLENGE, .handle = c->handle };
+    int again = 0;
     struct asking *a = calloc(1, sizeof *a);
 
     if (!a || pjsip_rx_data_clone(rdata, 0, &a->rdata) != PJ_SUCCESS) {
@@ -777,6 +781,7 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
         memcpy(list + used, r->name.ptr, (size_t)r->name.slen);
         used += (size_t)r->name.slen;
         list[used++] = '\0';
+        again |= r->refused;
     }
     a->id = ++asking_ids;
     a->token = token;
@@ -784,6 +789,7 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
     pjsip_tx_data_add_ref(tdata);
     c->asking = a;
     c->asked++;
+    c->asked_again |= again != 0;
     if (length > sizeof copy)
         length = sizeof copy;
     memcpy(copy, rdata->msg_info.msg_buf, length);
@@ -830,14 +836,14 @@ static void go_on(client *c, const char *text, uint32_t count)
     struct asking *a = c->asking;
     realm realms[MAX_REALMS] = { { 0 } };
     pjsip_tx_data *again = NULL;
-    pj_status_t status = take_credentials(c, &text, count, 1);
-    int found, digests;
+    int found, digests, same = count == 0;
+    pj_status_t status = take_credentials(c, &text, count, &same);
 
     found = examine(c, a->rdata, a->tdata, realms);
     for (realm *r = realms; r < realms + found; r++) {
         pjsip_hdr *sent;
 
-        if (r->chosen && !(r->refused && count == 0)) {
+        if (r->chosen && !(r->refused && same)) {
             /* What was refused is not what is proved now. */
             r->refused = 0;
             while ((sent = (pjsip_hdr *)find_digest(a->tdata->msg, r->proxy,

@@ -178,6 +178,7 @@ typedef struct client {
     unsigned offered : 8; /* in challenges, a bit for each pjpy_algorithm */
     unsigned algorithm : 4; /* of the last Authorization sent */
     unsigned asked : 4; /* times, for this outcome */
+    unsigned asked_again : 1; /* after a refusal */
     unsigned asks : 1; /* Python for credentials */
     unsigned renewing : 1; /* PJSIP's own refresh is in flight */
     unsigned is_ready : 1;

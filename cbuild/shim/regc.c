@@ -79,7 +79,7 @@ static void finish(client *c, pjpy_event *event, const event_text text[4])
     forget_tsx(c);
     c->current = NULL;
     c->renewing = c->timed_out = c->cancelled = 0;
-    c->offered = c->asked = 0;
+    c->offered = c->asked = c->asked_again = 0;
     c->auth_status = PJ_SUCCESS;
     c->stash.used = 0;
     queue_push(event, text, request ? NULL : c);
