@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import queue
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.kamailio import BULK_PASSWORD, TRANSPORTS, USERS, Kamailio
+import trustme
+from servers.kamailio import BULK_PASSWORD, REALM, TRANSPORTS, USERS, Kamailio
 from servers.process import free_port
 
 import pjsip_py as pjsip
@@ -70,29 +74,144 @@ def test_registers_refreshes_three_times_and_unregisters(
     assert contacts_at(kamailio, user) == []
 
 
-@pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
-def test_authenticates_with_sha_256(
-    ep: pjsip.Endpoint, kamailio_sha256: Kamailio, user: str, protocol: str
+# -- authentication, cell by cell -----------------------------------------------------------------
+#
+# Kamailio's auth module challenges with one algorithm, MD5 or SHA-256; left at its default, the
+# challenge names none, which means MD5.
+
+
+def prove_and_fail(
+    ep: pjsip.Endpoint, server: Kamailio, user: str, algorithm: str, **where: Any
 ) -> None:
-    client = registration(ep, kamailio_sha256, user, protocol=protocol)
-    for _ in range(4):
-        result = client.register().result(timeout=5)
-        assert (result.code, result.algorithm) == (200, "SHA-256")
-    assert client.unregister().result(timeout=5).code == 200
-    assert contacts_at(kamailio_sha256, user) == []
+    """What is right registers, in one round trip from then on; all else fails as documented."""
+    digest = hashlib.new({"MD5": "md5", "SHA-256": "sha256"}[algorithm], usedforsecurity=False)
+    digest.update(f"{user}:{REALM}:{BULK_PASSWORD}".encode())
+    ha1 = pjsip.Credentials(user, ha1={algorithm: digest.hexdigest()}, realm=REALM)
+    wrong = pjsip.Credentials(user, "not the password")
+    elsewhere = pjsip.Credentials(user, BULK_PASSWORD, realm="elsewhere")
+    least = pjsip.Credentials(user, BULK_PASSWORD, min_algorithm="SHA-256")
+    too_weak = algorithm == "MD5"
+
+    for credentials in (pjsip.Credentials(user, BULK_PASSWORD), ha1, None if too_weak else least):
+        if credentials is None:
+            continue
+        client = registration(ep, server, user, credentials=credentials, **where)
+        seen: list[pjsip.RegState] = []
+        client.on_reg_state(seen.append)
+        for _ in range(3):
+            assert client.register().result(timeout=5).code == 200
+        assert [(e.algorithm, e.offered, e.requests) for e in seen] == [
+            (algorithm, (algorithm,), 2),
+            (algorithm, (), 1),
+            (algorithm, (), 1),
+        ]
+        assert client.unregister().result(timeout=5).code == 200
+
+    failing: list[tuple[Any, type[pjsip.AuthenticationError]]] = [
+        (wrong, pjsip.WrongPasswordError),
+        (elsewhere, pjsip.NoCredentialError),
+        ((), pjsip.NoCredentialError),
+    ]
+    if too_weak:
+        failing.append((least, pjsip.DowngradeError))
+    for credentials, expected in failing:
+        client = registration(ep, server, user, credentials=credentials, **where)
+        seen = []
+        client.on_reg_state(seen.append)
+        error = client.register().exception(timeout=5)
+        assert type(error) is expected
+        assert not error.local
+        assert "not the password" not in f"{error!r} {error}"
+        assert (seen[0].offered, seen[0].code) == ((algorithm,), 401)
+        assert seen[0].algorithm == (algorithm if expected is pjsip.WrongPasswordError else "")
+    assert contacts_at(server, user) == []
 
 
-def test_reports_md5(ep: pjsip.Endpoint, kamailio: Kamailio, user: str) -> None:
-    assert registration(ep, kamailio, user).register().result(timeout=5).algorithm == "MD5"
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+@pytest.mark.parametrize(("protocol", "host"), TRANSPORTS)
+def test_every_proof_over(
+    request: pytest.FixtureRequest,
+    ep: pjsip.Endpoint,
+    user: str,
+    protocol: str,
+    host: str,
+    algorithm: str,
+) -> None:
+    server = request.getfixturevalue("kamailio" if algorithm == "MD5" else "kamailio_sha256")
+    prove_and_fail(ep, server, user, algorithm, protocol=protocol, host=host)
 
 
-def test_a_nonce_is_used_many_times_with_a_growing_count(
+@dataclass(frozen=True)
+class ClientCertificate:
+    """PEM files of a client's own."""
+
+    cert_file: Path
+    key_file: Path
+
+    @classmethod
+    def issue(cls, ca: trustme.CA, directory: Path, name: str) -> ClientCertificate:
+        issued = ca.issue_cert("alice@example.com")
+        files = cls(directory / f"{name}.pem", directory / f"{name}.key")
+        files.cert_file.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(str(files.key_file))
+        return files
+
+
+@pytest.mark.parametrize("algorithm", ["", "SHA-256"], ids=["default", "SHA-256"])
+def test_every_proof_over_tls_with_and_without_a_client_certificate(
+    ep: pjsip.Endpoint,
+    start_kamailio: Callable[..., Kamailio],
+    user: str,
+    algorithm: str,
+    tmp_path: Path,
+) -> None:
+    server = start_kamailio(algorithm=algorithm, verify_client=True)
+    known = ClientCertificate.issue(server.certs.ca, tmp_path, "known")
+    foreign = ClientCertificate.issue(trustme.CA(), tmp_path, "foreign")
+    for host in server.hosts:
+        tls = pjsip.TlsConfig(
+            ca_file=server.certs.ca_file, cert_file=known.cert_file, key_file=known.key_file
+        )
+        prove_and_fail(ep, server, user, algorithm or "MD5", protocol="tls", host=host, tls=tls)
+        for certificate, reason in (
+            (None, "client-certificate-missing"),
+            (foreign, "client-certificate-refused"),
+        ):
+            files = {} if certificate is None else vars(certificate)
+            tls = pjsip.TlsConfig(ca_file=server.certs.ca_file, **files)
+            client = registration(ep, server, user, protocol="tls", host=host, tls=tls)
+            error = client.register(timeout=3.0).exception(timeout=5)
+            assert isinstance(error, pjsip.TlsError), (host, reason, error)
+            assert reason in error.reasons
+    # Certificates are TLS's alone: the same server over UDP asks for the password only.
+    prove_and_fail(ep, server, user, algorithm or "MD5")
+
+
+def test_kamailio_asks_a_callable_once_for_many_refreshes(
+    ep: pjsip.Endpoint, kamailio_sha256: Kamailio, user: str
+) -> None:
+    asked: list[pjsip.Challenge] = []
+
+    async def vault(challenge: pjsip.Challenge) -> pjsip.Credentials:
+        asked.append(challenge)
+        await asyncio.sleep(0.01)
+        return pjsip.Credentials(user, BULK_PASSWORD)
+
+    client = registration(ep, kamailio_sha256, user, credentials=vault)
+    for _ in range(5):
+        assert client.register().result(timeout=5).code == 200
+    assert [(c.realm, c.algorithm, c.refused) for c in asked] == [(REALM, "SHA-256", False)]
+
+
+def test_a_hundred_refreshes_on_one_nonce_of_kamailio_s(
     ep: pjsip.Endpoint, kamailio: Kamailio, user: str
 ) -> None:
-    # Kamailio remembers the highest count of each nonce, and reads it as hexadecimal.
     client = registration(ep, kamailio, user)
-    results = [client.register().result(timeout=5) for _ in range(40)]
-    assert {result.code for result in results} == {200}
+    seen: list[pjsip.RegState] = []
+    client.on_reg_state(seen.append)
+    for _ in range(101):
+        client.register().result(timeout=5)
+    assert [event.requests for event in seen] == [2, *[1] * 100]
 
 
 def test_an_expired_nonce_is_renewed(
@@ -110,23 +229,6 @@ def test_an_expired_nonce_is_renewed(
     assert any("stale=true" in text for text in received)
 
 
-@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
-@pytest.mark.parametrize("protocol", ["udp", "tcp", "tls"])
-def test_a_wrong_password_is_told_as_such(
-    request: pytest.FixtureRequest, ep: pjsip.Endpoint, user: str, protocol: str, algorithm: str
-) -> None:
-    server = request.getfixturevalue("kamailio" if algorithm == "MD5" else "kamailio_sha256")
-    wrong = pjsip.Credentials(user, "not the password")
-    client = registration(ep, server, user, protocol=protocol, credentials=[wrong])
-    with pytest.raises(pjsip.AuthenticationError) as caught:
-        client.register().result(timeout=5)
-    assert isinstance(caught.value, pjsip.WrongPasswordError)
-    assert caught.value.code == 401
-    assert not caught.value.local
-    assert "not the password" not in f"{caught.value!r} {caught.value}"
-    assert contacts_at(server, user) == []
-
-
 def test_a_wrong_password_for_a_proxy_is_a_407(ep: pjsip.Endpoint, kamailio: Kamailio) -> None:
     wrong = pjsip.Credentials("proxied", "not the password")
     with pytest.raises(pjsip.AuthenticationError) as caught:
@@ -136,15 +238,6 @@ def test_a_wrong_password_for_a_proxy_is_a_407(ep: pjsip.Endpoint, kamailio: Kam
 
 def test_a_proxy_s_challenge_is_answered(ep: pjsip.Endpoint, kamailio: Kamailio) -> None:
     assert registration(ep, kamailio, "proxied").register().result(timeout=5).code == 200
-
-
-def test_no_credentials_is_an_authentication_error(
-    ep: pjsip.Endpoint, kamailio: Kamailio, user: str
-) -> None:
-    client = registration(ep, kamailio, user, credentials=())
-    with pytest.raises(pjsip.NoCredentialError) as caught:
-        client.register().result(timeout=5)
-    assert caught.value.code == 401
 
 
 def test_after_a_wrong_password_the_right_one_works(
