@@ -7,6 +7,7 @@ import asyncio
 import functools
 import gc
 import hashlib
+import textwrap
 import threading
 import time
 import weakref
@@ -17,9 +18,10 @@ from typing import Any
 
 import pytest
 from policy import World, until
+from programs import run_program
 
 import pjsip_py as pjsip
-from pjsip_py.testing import Proof, Registrar
+from pjsip_py.testing import Answer, Proof, ReceivedRequest, Registrar
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -105,6 +107,15 @@ def proofs(server: Registrar) -> list[Proof]:
 
 def answers(server: Registrar) -> list[int | None]:
     return [request.answered for request in server.requests]
+
+
+def refusal(request: ReceivedRequest, challenge: bytes) -> bytes:
+    lines = [
+        line
+        for line in request.data.split(b"\r\n")[1:]
+        if line.split(b":")[0] in (b"Via", b"From", b"To", b"Call-ID", b"CSeq")
+    ]
+    return b"\r\n".join([b"SIP/2.0 401 No", *lines, challenge, b"Content-Length: 0", b"", b""])
 
 
 def fails(operation: pjsip.Operation[Any], within: float = DEADLINE) -> Any:
@@ -684,6 +695,134 @@ def test_none_after_a_refusal(ep: pjsip.Endpoint, registrar: Registrar) -> None:
     assert client.register().result(DEADLINE).code == 200
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refresh_by_the_timer_asks_as_well(
+    registrar: Registrar, ep: pjsip.Endpoint, kind: str
+) -> None:
+    current = PASSWORD
+    vault = Vault(kind, lambda challenge: alice(current))
+    client = ep.registration(registrar.uri(), AOR, credentials=vault, expires=1)
+    seen: list[pjsip.RegState] = []
+    client.on_reg_state(seen.append)
+    client.register().result(DEADLINE)
+    current = "rotated"
+    registrar.set_password("alice", current)
+    until(lambda: len(seen) >= 2, "the refresh")
+    assert (seen[1].renewal, seen[1].error) == (True, None)
+    vault.answer = OSError("the vault is sealed")
+    current = "again"
+    registrar.set_password("alice", current)
+    until(lambda: len(seen) >= 3, "the refresh that fails")
+    assert seen[2].renewal
+    assert isinstance(seen[2].error, pjsip.CredentialsError)
+    assert seen[2].error.__cause__ is vault.answer
+    assert [c.refused for c in vault.asked] == [False, True, True]
+
+
+def test_an_account_survives_a_vault_that_fails_at_a_refresh(registrar: Registrar) -> None:
+    with World() as w:
+        vault = Vault("sync", alice())
+        account = w.account(registrar, credentials=vault)
+        account.register().result(DEADLINE)
+        registrar.set_password("alice", "rotated")
+        vault.answer = OSError("the vault is sealed")
+        assert isinstance(w.fails(account), pjsip.CredentialsError)
+        vault.answer = alice("rotated")
+        assert w.retry(account).code == 200
+
+
+@pytest.mark.parametrize("what", ["fetch", "unregister", "unregister_all"])
+def test_the_first_challenge_may_be_another_request_s(
+    ep: pjsip.Endpoint, registrar: Registrar, what: str
+) -> None:
+    vault = Vault("sync", alice())
+    client = ep.registration(registrar.uri(), AOR, credentials=vault)
+    do = {
+        "fetch": client.fetch_bindings,
+        "unregister": client.unregister,
+        "unregister_all": client.unregister_all,
+    }[what]
+    operation: Any = do()
+    assert operation.result(DEADLINE).code == 200
+    client.register().result(DEADLINE)
+    assert len(vault.asked) == 1
+    vault.answer = OSError("sealed")
+    registrar.set_password("alice", "rotated")
+    operation = do()
+    assert isinstance(fails(operation), pjsip.CredentialsError)
+
+
+def test_the_time_of_the_request_may_be_over_first(
+    ep: pjsip.Endpoint, registrar: Registrar, gate: threading.Event
+) -> None:
+    vault = Vault("sync", alice(), gate)
+    client = ep.registration(registrar.uri(), AOR, credentials=vault)
+    began = time.monotonic()
+    error = fails(client.register(timeout=0.3), SOON)
+    assert time.monotonic() - began > 0.25
+    assert isinstance(error, (pjsip.CredentialsError, pjsip.RegistrationTimeout))
+    gate.set()
+    assert vault.left.wait(DEADLINE)
+    assert client.register().result(DEADLINE).code == 200
+    assert {p.verdict for p in proofs(registrar)} == {"ok"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_connection_ends_while_it_runs(
+    ep: pjsip.Endpoint, registrar: Registrar, kind: str, gate: threading.Event
+) -> None:
+    """As load balancers do it: the answer takes a new connection, or the failure is told."""
+    vault = Vault(kind, alice(), gate)
+    client = ep.registration(registrar.uri("tcp"), AOR, credentials=vault)
+    operation = client.register()
+    assert vault.entered.wait(DEADLINE)
+    assert registrar.drop_connections() == 1
+    until(lambda: registrar.stats().connections == 0, "the end of the connection")
+    gate.set()
+    error = operation.exception(DEADLINE)
+    assert error is None or isinstance(error, pjsip.TransportError)
+    assert client.register().result(DEADLINE).code == 200
+
+
+def test_a_challenge_that_comes_twice_is_asked_for_once(
+    ep: pjsip.Endpoint, registrar: Registrar, gate: threading.Event
+) -> None:
+    challenge = b'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"'
+    registrar.script(Answer(raw=lambda request: refusal(request, challenge) * 3), Answer(200))
+    vault = Vault("sync", alice(), gate)
+    client = ep.registration(registrar.uri("tcp"), AOR, credentials=vault)
+    operation = client.register()
+    assert vault.entered.wait(DEADLINE)
+    gate.set()
+    assert operation.result(DEADLINE).code == 200
+    assert len(vault.asked) == 1
+
+
+def test_a_realm_of_its_own_for_each_challenge(ep: pjsip.Endpoint) -> None:
+    vault = Vault("sync", lambda challenge: alice(realm=challenge.realm))
+    with Registrar(users=USERS) as server:
+        port = server.port()
+        client = ep.registration(server.uri(), AOR, credentials=vault)
+        client.register().result(DEADLINE)
+    for i in range(20):
+        with Registrar(users=USERS, realm=f"realm{i}", ports={"udp": port}) as server:
+            assert client.register().result(DEADLINE).code == 200
+            assert {p.verdict for p in proofs(server)} <= {"ok"}
+    assert len(vault.asked) == 21
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_realms_at_once(ep: pjsip.Endpoint, kind: str) -> None:
+    names = [f"realm{i}" for i in range(8)]
+    with Registrar(("tcp",), users=USERS, realm=names, nc_check="exact") as server:
+        vault = Vault(kind, lambda challenge: alice(realm=challenge.realm))
+        client = ep.registration(server.uri(), AOR, credentials=vault)
+        client.register().result(DEADLINE)
+        client.register().result(DEADLINE)
+        assert answers(server) == [401, 200, 200]
+        assert sorted(c.realm for c in vault.asked) == names
+
+
 # -- many, and itself -----------------------------------------------------------------------------
 
 
@@ -757,6 +896,60 @@ def test_it_may_use_the_endpoint(ep: pjsip.Endpoint, registrar: Registrar, kind:
     client = ep.registration(registrar.uri(), AOR, credentials=Vault(kind, give))
     assert client.register().result(DEADLINE).code == 200
     assert others[0].result(DEADLINE).code == 200
+
+
+def test_it_may_set_its_own_client_s_credentials(ep: pjsip.Endpoint, registrar: Registrar) -> None:
+    def give(challenge: pjsip.Challenge) -> pjsip.Credentials:
+        client.set_credentials(alice())
+        again.append(client.register())
+        return alice()
+
+    again: list[Any] = []
+    client = ep.registration(registrar.uri(), AOR, credentials=give)
+    client.register().exception(DEADLINE)
+    assert again[0].result(DEADLINE).code == 200
+
+
+class Later:
+    """An awaitable that is no coroutine, as clients of vaults return them."""
+
+    def __await__(self) -> Any:
+        return asyncio.sleep(0.01, alice()).__await__()
+
+
+def test_an_awaitable_that_is_no_coroutine(registrar: Registrar) -> None:
+    with pjsip.Endpoint(strict=True) as ep:
+        client = ep.registration(registrar.uri(), AOR, credentials=lambda challenge: Later())
+        assert client.register().result(DEADLINE).code == 200
+
+    async def body(ep: pjsip.Endpoint) -> None:
+        client = ep.registration(registrar.uri(), AOR, credentials=lambda challenge: Later())
+        assert (await client.register()).code == 200
+
+    in_a_loop(body)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_program_ends_while_one_waits(registrar: Registrar, kind: str) -> None:
+    source = f"""
+        import threading, time
+        import pjsip_py as pjsip
+
+        entered = threading.Event()
+
+        {kind} ask(challenge):
+            entered.set()
+            time.sleep(60)
+
+        ep = pjsip.Endpoint()
+        client = ep.registration({registrar.uri()!r}, {AOR!r}, credentials=ask)
+        operation = client.register()
+        assert entered.wait(5)
+        """
+    for ending in ("", "ep.close()"):
+        finished = run_program(textwrap.dedent(source) + ending, timeout=10)
+        finished.check()
+        assert finished.seconds < 5
 
 
 def test_one_that_waits_for_its_own_registration_meets_its_deadline(
@@ -948,6 +1141,53 @@ def test_bearer_beside_digest_goes_by_what_there_is(
         assert {p.verdict for p in proofs(server)} == {"ok"}
         for request in server.requests:
             assert len(request.headers.getlist("Authorization")) == len(request.proofs)
+
+
+def test_a_digest_for_the_proxy_and_a_token_for_the_registrar(ep: pjsip.Endpoint) -> None:
+    with Registrar(
+        ("tls",),
+        users={"bob": "bob-s3cret"},
+        tokens={TOKEN: "alice"},
+        proxy_realm="outer",
+        algorithms=("Bearer", "SHA-256"),
+        nc_check="exact",
+    ) as server:
+        both = [pjsip.Credentials("bob", "bob-s3cret", realm="outer"), pjsip.BearerToken(TOKEN)]
+        vault = Vault("sync", lambda challenge: both[not challenge.proxy])
+        for credentials in (both, vault):
+            client = over_tls(ep, server, credentials)
+            for _ in range(3):
+                assert client.register().result(DEADLINE).code == 200
+            client.close()
+        assert answers(server) == [407, 200, 200, 200] * 2
+        for request in server.requests:
+            found = [(p.scheme, p.username, p.proxy, p.verdict) for p in request.proofs]
+            assert found in (
+                [],
+                [("Digest", "bob", True, "ok"), ("Bearer", "alice", False, "ok")],
+            )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proxy_asks_for_a_token(ep: pjsip.Endpoint, kind: str) -> None:
+    with Registrar(("tls",), tokens={TOKEN: "alice"}, proxy_auth=True) as server:
+        vault = Vault(kind, pjsip.BearerToken(TOKEN))
+        client = over_tls(ep, server, vault)
+        client.register().result(DEADLINE)
+        client.register().result(DEADLINE)
+        assert answers(server) == [407, 200, 200]
+        assert [c.proxy for c in vault.asked] == [True]
+        assert {p.proxy for p in proofs(server)} == {True}
+
+
+def test_set_credentials_forgets_the_token(ep: pjsip.Endpoint) -> None:
+    with Registrar(("tls",), users=USERS, tokens={TOKEN: "alice"}) as server:
+        client = over_tls(ep, server, pjsip.BearerToken(TOKEN))
+        client.register().result(DEADLINE)
+        server.clear_requests()
+        client.set_credentials(alice())
+        assert client.register().result(DEADLINE).algorithm == "SHA-256"
+        assert TOKEN.encode() not in b"".join(r.data for r in server.requests)
 
 
 def test_a_token_for_another_realm(ep: pjsip.Endpoint) -> None:

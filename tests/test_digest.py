@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from policy import until
 from servers.process import has_ipv6_loopback
 
 import pjsip_py as pjsip
@@ -553,7 +554,9 @@ def test_a_realm_is_compared_whole_and_by_case_as_it_is_hashed(ep: pjsip.Endpoin
         registered(ep, server, credentials)
 
 
-@pytest.mark.parametrize("realm", ['a "quoted" realm', "back\\slash", '"', "rëalm 皇", "a,b=c;d"])
+@pytest.mark.parametrize(
+    "realm", ["", " ", "r" * 200, 'a "quoted" realm', "back\\slash", '"', "rëalm 皇", "a,b=c;d"]
+)
 def test_realms_of_any_text(ep: pjsip.Endpoint, realm: str) -> None:
     with Registrar(users=USERS, realm=realm, nc_check="exact") as server:
         client, _ = registered(ep, server)
@@ -567,6 +570,57 @@ def test_nonce_and_opaque_of_any_text(ep: pjsip.Endpoint) -> None:
             client, _ = registered(ep, server)
             client.register().result(DEADLINE)
             assert answers(server) == [401, 200, 200], text
+
+
+@pytest.mark.parametrize("user", ['"', "back\\slash\\", 'a"b', "jäsøn 皇", "a:b", "a,b=c", " "])
+def test_user_names_of_any_text(ep: pjsip.Endpoint, user: str) -> None:
+    with Registrar(users={user: PASSWORD}, nc_check="exact") as server:
+        client, _ = registered(ep, server, pjsip.Credentials(user, PASSWORD))
+        client.register().result(DEADLINE)
+        assert answers(server) == [401, 200, 200]
+        assert {p.username for p in proofs(server)} == {user}
+
+
+def test_eight_realms_at_once(ep: pjsip.Endpoint) -> None:
+    names = [f"realm{i}" for i in range(8)]
+    credentials = [
+        pjsip.Credentials(f"user{i}", f"{PASSWORD}{i}", realm=name) for i, name in enumerate(names)
+    ]
+    users = {f"user{i}": f"{PASSWORD}{i}" for i in range(8)}
+    with Registrar(
+        ("tcp",), users=users, realm=names[:4], proxy_realm=names[4:], nc_check="exact"
+    ) as server:
+        client, _ = registered(ep, server, credentials)
+        client.register().result(DEADLINE)
+        assert answers(server) == [407, 200, 200]
+        assert sorted(p.realm for p in server.requests[-1].proofs) == names
+        assert {p.nc for p in server.requests[-1].proofs} == {2}
+
+
+def test_another_realm_each_time(ep: pjsip.Endpoint) -> None:
+    """What is proven to realms of before does not pile up in each request."""
+    with Registrar(users=USERS) as server:
+        client, _ = registered(ep, server)
+        port = server.port()
+    for i in range(20):
+        with Registrar(users=USERS, realm=f"realm{i}", ports={"udp": port}) as server:
+            assert client.register().result(DEADLINE).code == 200
+            assert max(len(values) for values in headers_sent(server)) <= 9
+
+
+@pytest.mark.parametrize(
+    ("code", "header"), [(401, "Proxy-Authenticate"), (407, "WWW-Authenticate")]
+)
+def test_the_header_says_who_asks_and_not_the_code(
+    ep: pjsip.Endpoint, code: int, header: str
+) -> None:
+    with Registrar(
+        users=USERS, nonce="n", opaque="o", proxy_auth=header == "Proxy-Authenticate"
+    ) as server:
+        challenge = 'Digest realm="example.com", nonce="n", opaque="o", qop="auth"'
+        server.answer_next(code, headers={header: f"{challenge}, algorithm=SHA-256"})
+        registered(ep, server)
+        assert answers(server) == [code, 200]
 
 
 # -- one nonce for many requests ------------------------------------------------------------------
@@ -631,6 +685,38 @@ def test_a_request_that_was_never_heard_is_forgiven(ep: pjsip.Endpoint) -> None:
         assert isinstance(fails(client, timeout=0.3), pjsip.RegistrationTimeout)
         server.clear_script()
         assert client.register().result(DEADLINE).code == 200
+
+
+@pytest.mark.parametrize("nextnonce", [False, True])
+def test_a_423_in_between_counts_on(ep: pjsip.Endpoint, nextnonce: bool) -> None:
+    with Registrar(users=USERS, min_expires=600, nc_check="exact", nextnonce=nextnonce) as server:
+        _, result = registered(ep, server, expires=60)
+        assert result.expires == 600
+        # With single-use nonces only a 2xx gives the next.
+        assert answers(server) == ([401, 423, 401, 200] if nextnonce else [401, 423, 200])
+        assert "denied" not in {p.verdict for p in proofs(server)}
+
+
+def test_silence_after_a_challenge_is_a_timeout(ep: pjsip.Endpoint) -> None:
+    with Registrar(users=USERS) as server:
+        server.drop_next(times=None, match=lambda request: request.authorization is not None)
+        client = ep.registration(server.uri(), AOR, credentials=alice())
+        began = time.monotonic()
+        assert isinstance(fails(client, timeout=0.4), pjsip.RegistrationTimeout)
+        assert time.monotonic() - began < 1.0
+
+
+def test_a_connection_that_ends_with_the_challenge(ep: pjsip.Endpoint) -> None:
+    """The nonce is good on the next connection as well."""
+    with Registrar(("tcp",), users=USERS, nc_check="exact") as server:
+        ended: list[pjsip.TransportState] = []
+        ep.on(pjsip.TransportState, lambda e: ended.append(e) if e.state == "destroyed" else None)
+        client, _ = registered(ep, server)
+        for i in range(3):
+            server.drop_connections()
+            until(lambda n=i: len(ended) > n, "the end of the connection")  # type: ignore[misc]
+            assert client.register().result(DEADLINE).code == 200
+        assert {p.verdict for p in proofs(server)} == {"ok"}
 
 
 # -- nextnonce ------------------------------------------------------------------------------------
