@@ -208,6 +208,7 @@ typedef struct pjpy_registration {
     uint32_t refresh_margin;    /* s before expiry; UINT32_MAX: a fifth of
                                    the grant, 5 to 32 s */
     uint64_t transport;         /* handle; 0: any that fits */
+    uint64_t credentials_of;    /* handle of a client that was given them; 0 */
 } pjpy_registration;
 
 enum pjpy_request {

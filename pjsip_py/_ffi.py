@@ -327,6 +327,7 @@ def client_create(
     credentials: int,
     expires: int,
     ask_credentials: bool,
+    credentials_of: int,
     refresh_margin: int | None,
     transport: int,
 ) -> int:
@@ -345,6 +346,7 @@ def client_create(
             ask_credentials,
             0xFFFFFFFF if refresh_margin is None else refresh_margin,
             transport,
+            credentials_of,
         ),
     )
     check(lib.pjpy_client_create(registration, handle), "registration")

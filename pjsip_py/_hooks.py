@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
@@ -70,7 +70,9 @@ class Hooks:
             import inspect  # here and below, off the path of the package's import
 
             found = hook()
-            if inspect.iscoroutine(found):
+            if inspect.isawaitable(found):
+                if not inspect.iscoroutine(found):
+                    found = _wait_for(found)
                 try:
                     elsewhere = self._run_coroutine(found)
                 except BaseException:
@@ -85,3 +87,7 @@ class Hooks:
         except BaseException as error:  # SystemExit too: somebody waits for the answer
             outcome.set_exception(error)
         return outcome
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

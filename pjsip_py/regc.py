@@ -492,6 +492,7 @@ class RegistrationClient:
             credentials=len(credentials),
             expires=_ffi.NO_EXPIRES if config.expires is None else config.expires,
             ask_credentials=callable(config.credentials),
+            credentials_of=self._parent._handle if self._parent else 0,
             refresh_margin=config.refresh_margin,
             transport=transport.handle(),
         )
@@ -656,7 +657,8 @@ class RegistrationClient:
     def _challenged(self, record: _ffi.Record) -> None:
         source = self._config.credentials
         if callable(source):
-            self._asking = Asking(self, source, record)
+            with suppress(ClosedError):  # the endpoint is, and C with it
+                self._asking = Asking(self, source, record)
         else:  # set_credentials() in the meantime
             _ffi.client_answer(self._handle, record.request, credential_strings(source))
 

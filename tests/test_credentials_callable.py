@@ -667,18 +667,18 @@ def test_a_rotated_password_is_asked_for_anew(ep: pjsip.Endpoint, kind: str, pro
 def test_what_is_refused_at_once_is_a_wrong_password(
     ep: pjsip.Endpoint, registrar: Registrar, kind: str
 ) -> None:
-    """It has just answered: it is asked again with the next request, and told."""
+    """It is asked once more in each request, and what it repeats is not proved again."""
     vault = Vault(kind, alice("wrong"))
     client = ep.registration(registrar.uri(), AOR, credentials=vault)
-    for asked in ([False], [False, True], [False, True, True]):
+    for asked in ([False, True], [False, True, True], [False, True, True, True]):
         before = len(registrar.requests)
         assert isinstance(fails(client.register()), pjsip.WrongPasswordError)
         assert [c.refused for c in vault.asked] == asked
-        assert len(registrar.requests) - before <= 4
+        assert len(registrar.requests) - before <= 3
     vault.answer = alice()
     assert client.register().result(DEADLINE).code == 200
     assert client.register().result(DEADLINE).offered == ()
-    assert len(vault.asked) == 4
+    assert len(vault.asked) == 5
 
 
 def test_none_after_a_refusal(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -737,7 +737,7 @@ def test_the_first_challenge_may_be_another_request_s(
 ) -> None:
     vault = Vault("sync", alice())
     client = ep.registration(registrar.uri(), AOR, credentials=vault)
-    do = {
+    do: Callable[[], Any] = {
         "fetch": client.fetch_bindings,
         "unregister": client.unregister,
         "unregister_all": client.unregister_all,
@@ -745,7 +745,10 @@ def test_the_first_challenge_may_be_another_request_s(
     operation: Any = do()
     assert operation.result(DEADLINE).code == 200
     client.register().result(DEADLINE)
-    assert len(vault.asked) == 1
+    # A fetch has a regc of its own: it begins with what the client knows, and takes it along.
+    asked = 2 if what == "fetch" else 1
+    assert do().result(DEADLINE).code == 200
+    assert len(vault.asked) == asked
     vault.answer = OSError("sealed")
     registrar.set_password("alice", "rotated")
     operation = do()
@@ -1110,7 +1113,7 @@ def test_a_refused_token_is_refreshed(ep: pjsip.Endpoint, issuer: Registrar, kin
 def test_a_token_that_is_refused_for_good(ep: pjsip.Endpoint, issuer: Registrar) -> None:
     vault = Vault("sync", pjsip.BearerToken("revoked"))
     client = over_tls(ep, issuer, vault)
-    for asked in ([False], [False, True]):
+    for asked in ([False, True], [False, True, True]):
         assert isinstance(fails(client.register()), pjsip.WrongPasswordError)
         assert [c.refused for c in vault.asked] == asked
     assert len(issuer.requests) <= 6

@@ -176,9 +176,9 @@ static void forget_realm(pjsip_cached_auth *auth)
 }
 
 /* What was proved with the old ones, nonces included, is not proved with
-   these. */
+   these.  like: a client that may have been given some already. */
 pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
-                                 uint32_t asks)
+                                 uint32_t asks, const client *like)
 {
     static const pjsip_auth_clt_async_setting watch = { auth_on_challenge,
                                                         NULL };
@@ -189,6 +189,10 @@ pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
         forget_realm(session->cached_auth.next);
     c->proof[0] = c->proof[1] = NULL;
     c->asks = asks != 0;
+    if (asks && like && like->secrets) {
+        use_secrets(c, secrets_new(like->secrets->info, like->secrets->count));
+        return PJ_SUCCESS;
+    }
     return take_credentials(c, text, count, NULL);
 }
 
@@ -344,6 +348,12 @@ static pj_status_t classify(const pjsip_www_authenticate_hdr *h,
     return offers_auth(&d->qop) ? PJ_SUCCESS : PJSIP_EINVALIDQOP;
 }
 
+/* Nobody can tell what realm it is for. */
+static int is_unreadable(pj_status_t why)
+{
+    return why == PJSIP_EAUTHNOCHAL || why == PJSIP_EINVALIDAUTHSCHEME;
+}
+
 static int is_challenge(const pjsip_hdr *h)
 {
     return h->type == PJSIP_H_WWW_AUTHENTICATE ||
@@ -450,8 +460,27 @@ static int examine(client *c, const pjsip_rx_data *rdata,
     int count = 0;
 
     c->auth_status = PJ_SUCCESS;
+    while ((h = h->next) != list) { /* the realms get their names first */
+        pj_status_t why;
+        unsigned algorithm;
+        realm *r;
+
+        if (!is_challenge(h))
+            continue;
+        why = classify((void *)h, &algorithm);
+        c->offered |= 1u << algorithm;
+        if (is_unreadable(why)) {
+            worsen(&unread, why);
+            continue;
+        }
+        r = realm_of(realms, &count, (void *)h);
+        if (!r) {
+            c->auth_status = PJSIP_EAUTHNOCHAL;
+            return 0;
+        }
+        r->offered |= 1u << algorithm;
+    }
     while ((h = h->next) != list) {
-        pjsip_www_authenticate_hdr *challenge = (void *)h;
         const pjsip_cred_info *with = NULL;
         unsigned algorithm;
         pj_status_t why;
@@ -459,18 +488,10 @@ static int examine(client *c, const pjsip_rx_data *rdata,
 
         if (!is_challenge(h))
             continue;
-        why = classify(challenge, &algorithm);
-        c->offered |= 1u << algorithm;
-        if (why == PJSIP_EAUTHNOCHAL || why == PJSIP_EINVALIDAUTHSCHEME) {
-            worsen(&unread, why);
+        why = classify((void *)h, &algorithm);
+        if (is_unreadable(why))
             continue;
-        }
-        r = realm_of(realms, &count, challenge);
-        if (!r) {
-            c->auth_status = PJSIP_EAUTHNOCHAL;
-            return 0;
-        }
-        r->offered |= 1u << algorithm;
+        r = realm_of(realms, &count, (void *)h);
         if (why == PJ_SUCCESS) {
             if (algorithm > r->usable)
                 r->usable = algorithm;
@@ -480,7 +501,7 @@ static int examine(client *c, const pjsip_rx_data *rdata,
             worsen(&r->why, why);
         } else if (algorithm > r->algorithm) {
             r->algorithm = algorithm;
-            r->chosen = challenge;
+            r->chosen = (void *)h;
             r->with = with;
         }
     }

@@ -213,7 +213,7 @@ void client_refused(client *c, pjsip_rx_data *rdata, pj_status_t status);
 
 /* worker */
 pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
-                                 uint32_t asks);
+                                 uint32_t asks, const client *like);
 pj_bool_t auth_on_challenge(pjsip_auth_clt_sess *session, void *token,
                             const pjsip_auth_clt_async_on_chal_param *param);
 int auth_answer(command *cmd);

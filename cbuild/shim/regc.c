@@ -447,8 +447,9 @@ static pj_status_t create(client *c)
     if (status == PJ_SUCCESS)
         status = add_headers(c->regc, &text, r->headers);
     if (status == PJ_SUCCESS)
-        status = auth_set_credentials(c, &text, r->credentials,
-                                      r->ask_credentials);
+        status = auth_set_credentials(
+            c, &text, r->credentials, r->ask_credentials,
+            handle_get(r->credentials_of, OBJ_CLIENT));
     if (status == PJ_SUCCESS)
         status = set_transport(c, r->transport);
     if (status == PJ_SUCCESS)
@@ -541,7 +542,8 @@ static void apply(client *c, command *cmd)
         if (event.status == PJ_SUCCESS)
             c->transport_gone = 0;
     } else if (cmd->what == PJPY_SET_CREDENTIALS) {
-        event.status = auth_set_credentials(c, &text, cmd->count, cmd->value);
+        event.status = auth_set_credentials(c, &text, cmd->count, cmd->value,
+                                            NULL);
     } else if (cmd->count > PJ_ARRAY_SIZE(contacts)) {
         event.status = PJ_ETOOMANY;
     } else {
