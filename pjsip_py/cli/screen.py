@@ -206,6 +206,7 @@ def event_record(event: Event) -> dict[str, Any] | None:
             "unregister": event.is_unregister,
             "local": event.local,
             "algorithm": event.algorithm,
+            "offered": event.offered,
             "attempt": event.attempt,
             "requests": event.requests,
             "probe": event.probe,
