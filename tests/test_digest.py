@@ -7,6 +7,7 @@ that no registrar should make are scripted, and their answers computed here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
@@ -227,32 +228,48 @@ class TestAnyChallenge:
     )
 
     @settings(
-        max_examples=300,
+        max_examples=250,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(
-        challenges=st.lists(st.tuples(st.booleans(), CHALLENGE), min_size=1, max_size=12),
+        rounds=st.lists(
+            st.lists(st.tuples(st.booleans(), CHALLENGE), min_size=1, max_size=12),
+            min_size=1,
+            max_size=3,
+        ),
         code=st.sampled_from([401, 407]),
+        info=CHALLENGE.map(lambda value: value.replace(b"nonce", b"nextnonce")),
         minimum=st.sampled_from([None, "SHA-256"]),
+        how=st.sampled_from(["static", "token", "callable"]),
     )
     def test_any_challenge_ends_in_one_typed_outcome(
         self,
         bench: tuple[pjsip.Endpoint, Registrar],
-        challenges: list[tuple[bool, bytes]],
+        rounds: list[list[tuple[bool, bytes]]],
         code: int,
+        info: bytes,
         minimum: str | None,
+        how: str,
     ) -> None:
         ep, server = bench
-        lines = [
-            (b"Proxy-Authenticate: " if proxy else b"WWW-Authenticate: ") + value
-            for proxy, value in challenges
-        ]
-        server.script(Answer(raw=lambda request: refusal(request, *lines, code=code)), Answer(200))
-        client = ep.registration(server.uri(), AOR, credentials=alice(min_algorithm=minimum))
+        for challenges in rounds:
+            lines = [
+                (b"Proxy-Authenticate: " if proxy else b"WWW-Authenticate: ") + value
+                for proxy, value in challenges
+            ]
+            server.script(Answer(raw=functools.partial(refusal, lines=lines, code=code)))
+        lines = [b"Authentication-Info: " + info, b"Proxy-Authentication-Info: " + info]
+        server.script(Answer(raw=functools.partial(refusal, lines=lines, code=200)), Answer(200))
+        digest = alice(min_algorithm=minimum)
+        given: Any = [digest, pjsip.BearerToken("t", insecure=True)] if how == "token" else digest
+        if how == "callable":
+            given = lambda challenge: digest  # noqa: E731
+        client = ep.registration(server.uri(), AOR, credentials=given)
         before = server.stats().requests
         try:
             error = client.register(auto_refresh=False, timeout=0.15).exception(DEADLINE)
+            client.register(auto_refresh=False, timeout=0.15).exception(DEADLINE)
         finally:
             server.clear_script()
             client.close()
@@ -262,6 +279,8 @@ class TestAnyChallenge:
         for request in sent:
             for header in ("Authorization", "Proxy-Authorization"):
                 values = request.headers.getlist(header)
+                assert values.count("Bearer t") <= 1
+                values = [value for value in values if value != "Bearer t"]
                 realms = [parsed(value)["realm"].lower() for value in values]
                 assert len(realms) == len(set(realms)), values
                 if minimum:
@@ -273,14 +292,14 @@ class TestAnyChallenge:
         assert ep.stats()["assertions"] == 0
 
 
-def refusal(request: ReceivedRequest, *lines: bytes, code: int = 401) -> bytes:
-    """A refusal with any bytes for headers."""
+def refusal(request: ReceivedRequest, lines: Sequence[bytes], code: int) -> bytes:
+    """An answer with any bytes for headers."""
     copied = [
         line
         for line in request.data.split(b"\r\n")[1:]
         if line.split(b":")[0] in (b"Via", b"From", b"To", b"Call-ID", b"CSeq")
     ]
-    start = b"SIP/2.0 %d No" % code
+    start = b"SIP/2.0 %d So" % code
     return b"\r\n".join([start, *copied, *lines, b"Content-Length: 0", b"", b""])
 
 
@@ -1103,10 +1122,7 @@ def test_a_bad_challenge_is_a_typed_failure(protocol: str, code: int) -> None:
         wrong = []
         for name, (values, kind) in BAD.items():
             lines = [name_of + value for value in values]
-
-            def raw(request: ReceivedRequest, lines: list[bytes] = lines) -> bytes:
-                return refusal(request, *lines, code=code)
-
+            raw = functools.partial(refusal, lines=lines, code=code)
             bad.script(Answer(raw=raw), times=None)
             client = ep.registration(bad.uri(), AOR, credentials=alice())
             began = time.monotonic()
