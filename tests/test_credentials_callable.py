@@ -664,21 +664,59 @@ def test_a_rotated_password_is_asked_for_anew(ep: pjsip.Endpoint, kind: str, pro
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_at_once_is_a_wrong_password(
+def test_what_is_refused_again_is_a_wrong_password(
     ep: pjsip.Endpoint, registrar: Registrar, kind: str
 ) -> None:
-    """It is asked once more in each request, and what it repeats is not proved again."""
+    """It is asked once more, and the same secret is not proved a second time."""
     vault = Vault(kind, alice("wrong"))
     client = ep.registration(registrar.uri(), AOR, credentials=vault)
-    for asked in ([False, True], [False, True, True], [False, True, True, True]):
-        before = len(registrar.requests)
+    for again in range(1, 4):
+        before = len(proofs(registrar))
         assert isinstance(fails(client.register()), pjsip.WrongPasswordError)
-        assert [c.refused for c in vault.asked] == asked
-        assert len(registrar.requests) - before <= 3
+        assert [c.refused for c in vault.asked] == [False, *[True] * again]
+        assert len(proofs(registrar)) - before == 1
     vault.answer = alice()
     assert client.register().result(DEADLINE).code == 200
     assert client.register().result(DEADLINE).offered == ()
-    assert len(vault.asked) == 5
+    assert [c.refused for c in vault.asked] == [False, *[True] * 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slip_of_the_pen_is_mended_at_once(
+    ep: pjsip.Endpoint, registrar: Registrar, kind: str
+) -> None:
+    vault = Vault(kind, lambda challenge: alice() if challenge.refused else alice("passwrod"))
+    client = ep.registration(registrar.uri(), AOR, credentials=vault)
+    assert client.register().result(DEADLINE).code == 200
+    assert [c.refused for c in vault.asked] == [False, True]
+    assert [p.verdict for p in proofs(registrar)] == ["denied", "ok"]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["at once", "one by one"])
+@pytest.mark.parametrize("rotated", [("bob",), ("alice",), ("alice", "bob")], ids=" ".join)
+@pytest.mark.parametrize("whole", [False, True], ids=["one credential", "all credentials"])
+def test_rotated_passwords_of_two_realms(
+    ep: pjsip.Endpoint, one_by_one: bool, rotated: tuple[str, ...], whole: bool
+) -> None:
+    """It may give all that it has each time: what has not changed does not spoil what has."""
+    users = {"alice": PASSWORD, "bob": "bob-s3cret"}
+
+    def give(challenge: pjsip.Challenge) -> list[pjsip.Credentials]:
+        both = [
+            pjsip.Credentials("alice", users["alice"], realm="inner"),
+            pjsip.Credentials("bob", users["bob"], realm="outer"),
+        ]
+        return both if whole else [one for one in both if one.realm == challenge.realm]
+
+    with Registrar(
+        users=users, realm="inner", proxy_realm="outer", one_by_one=one_by_one
+    ) as server:
+        client = ep.registration(server.uri(), AOR, credentials=Vault("sync", give))
+        client.register().result(DEADLINE)
+        for name in rotated:
+            users[name] = f"{name}-rotated"
+            server.set_password(name, users[name])
+        assert client.register().result(DEADLINE).code == 200
 
 
 def test_none_after_a_refusal(ep: pjsip.Endpoint, registrar: Registrar) -> None:
@@ -1113,9 +1151,11 @@ def test_a_refused_token_is_refreshed(ep: pjsip.Endpoint, issuer: Registrar, kin
 def test_a_token_that_is_refused_for_good(ep: pjsip.Endpoint, issuer: Registrar) -> None:
     vault = Vault("sync", pjsip.BearerToken("revoked"))
     client = over_tls(ep, issuer, vault)
-    for asked in ([False, True], [False, True, True]):
+    for again in (1, 2):
+        before = len(proofs(issuer))
         assert isinstance(fails(client.register()), pjsip.WrongPasswordError)
-        assert [c.refused for c in vault.asked] == asked
+        assert [c.refused for c in vault.asked] == [False, *[True] * again]
+        assert len(proofs(issuer)) - before == 1
     assert len(issuer.requests) <= 6
     client.set_credentials(pjsip.BearerToken("revoked"))
     assert isinstance(fails(client.register()), pjsip.WrongPasswordError)
