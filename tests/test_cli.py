@@ -411,6 +411,7 @@ def test_json(registrar: Registrar) -> None:
         "unregister": False,
         "local": False,
         "algorithm": "SHA-256",
+        "offered": ["SHA-256"],
         "attempt": 1,
         "requests": 2,
         "probe": False,

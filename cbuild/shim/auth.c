@@ -133,21 +133,20 @@ static void use_secrets(client *c, secrets *s)
     c->secrets = s;
 }
 
-/* kept: beside those for other realms that are there already; it says whether
-   one is what it was. */
-static pj_status_t take_credentials(client *c, const char **text,
-                                    uint32_t count, int *kept)
+/* merge: beside those for other realms that are there already. */
+static pj_status_t read_secrets(const client *c, const char **text,
+                                uint32_t count, int merge, secrets **s)
 {
     pjsip_cred_info info[MAX_REALMS];
-    secrets *s = NULL;
     pj_status_t status = PJ_SUCCESS;
     unsigned given = count;
 
+    *s = NULL;
     if (count > PJ_ARRAY_SIZE(info))
         return PJ_ETOOMANY;
     for (uint32_t i = 0; i < count && status == PJ_SUCCESS; i++)
         status = read_credential(&info[i], text);
-    for (unsigned i = 0; kept && c->secrets && i < c->secrets->count; i++) {
+    for (unsigned i = 0; merge && c->secrets && i < c->secrets->count; i++) {
         const pjsip_cred_info *old = &c->secrets->info[i];
         unsigned j = 0;
 
@@ -155,16 +154,12 @@ static pj_status_t take_credentials(client *c, const char **text,
             j++;
         if (j == given && count < PJ_ARRAY_SIZE(info))
             info[count++] = *old;
-        else if (j < given && pjsip_cred_info_cmp(&info[j], old) == 0)
-            *kept = 1;
     }
     if (status == PJ_SUCCESS && count) {
-        s = secrets_new(info, count);
-        if (!s)
+        *s = secrets_new(info, count);
+        if (!*s)
             status = PJ_ENOMEM;
     }
-    if (status == PJ_SUCCESS)
-        use_secrets(c, s);
     wipe(info, sizeof info);
     return status;
 }
@@ -175,6 +170,15 @@ static void forget_realm(pjsip_cached_auth *auth)
     pjsip_endpt_release_pool(pjpy.endpoint, auth->pool);
 }
 
+static void forget_realms(client *c)
+{
+    pjsip_auth_clt_sess *session = pjsip_regc_get_auth_sess(c->regc);
+
+    while (!pj_list_empty(&session->cached_auth))
+        forget_realm(session->cached_auth.next);
+    c->proof[0] = c->proof[1] = NULL;
+}
+
 /* What was proved with the old ones, nonces included, is not proved with
    these.  like: a client that may have been given some already. */
 pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
@@ -183,17 +187,20 @@ pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
     static const pjsip_auth_clt_async_setting watch = { auth_on_challenge,
                                                         NULL };
     pjsip_auth_clt_sess *session = pjsip_regc_get_auth_sess(c->regc);
+    secrets *s;
+    pj_status_t status;
 
     session->async_opt = (pjsip_auth_clt_async_setting *)&watch;
-    while (!pj_list_empty(&session->cached_auth))
-        forget_realm(session->cached_auth.next);
-    c->proof[0] = c->proof[1] = NULL;
+    forget_realms(c);
     c->asks = asks != 0;
     if (asks && like && like->secrets) {
         use_secrets(c, secrets_new(like->secrets->info, like->secrets->count));
         return PJ_SUCCESS;
     }
-    return take_credentials(c, text, count, NULL);
+    status = read_secrets(c, text, count, 0, &s);
+    if (status == PJ_SUCCESS)
+        use_secrets(c, s);
+    return status;
 }
 
 static const pjsip_cred_info *digest_for(const client *c, const pj_str_t *realm,
@@ -770,10 +777,16 @@ int auth_is_over(const client *c)
     return c->asking && c->asking->over;
 }
 
+static unsigned bit_of(const realm *r)
+{
+    return 1u << (map_hash(r->name.ptr, (size_t)r->name.slen) + r->proxy) % 8;
+}
+
 static int must_ask(const client *c, const realm *r)
 {
-    return r->usable && (!r->chosen ? r->why == PJSIP_ENOCREDENTIAL
-                                    : r->refused && !c->asked_again);
+    return r->usable &&
+           (!r->chosen ? r->why == PJSIP_ENOCREDENTIAL
+                       : r->refused && !(c->asked_again & bit_of(r)));
 }
 
 /* For each realm a line of numbers and its name. */
@@ -786,7 +799,7 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
     size_t used = 0, length = (size_t)rdata->msg_info.len;
     event_text text[4] = { { 0 } };
     pjpy_event event = { .kind = PJPY_EV_CHALLENGE, .handle = c->handle };
-    int again = 0;
+    unsigned again = 0;
     struct asking *a = calloc(1, sizeof *a);
 
     if (!a || pjsip_rx_data_clone(rdata, 0, &a->rdata) != PJ_SUCCESS) {
@@ -802,7 +815,8 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
         memcpy(list + used, r->name.ptr, (size_t)r->name.slen);
         used += (size_t)r->name.slen;
         list[used++] = '\0';
-        again |= r->refused;
+        if (r->refused)
+            again |= bit_of(r);
     }
     a->id = ++asking_ids;
     a->token = token;
@@ -810,7 +824,7 @@ static pj_bool_t ask(client *c, void *token, const pjsip_rx_data *rdata,
     pjsip_tx_data_add_ref(tdata);
     c->asking = a;
     c->asked++;
-    c->asked_again |= again != 0;
+    c->asked_again |= again;
     if (length > sizeof copy)
         length = sizeof copy;
     memcpy(copy, rdata->msg_info.msg_buf, length);
@@ -855,16 +869,25 @@ static void go_on(client *c, const char *text, uint32_t count)
 {
     pjsip_auth_clt_sess *session = pjsip_regc_get_auth_sess(c->regc);
     struct asking *a = c->asking;
-    realm realms[MAX_REALMS] = { { 0 } };
+    realm before[MAX_REALMS] = { { 0 } }, realms[MAX_REALMS] = { { 0 } };
     pjsip_tx_data *again = NULL;
-    int found, digests, same = count == 0;
-    pj_status_t status = take_credentials(c, &text, count, &same);
+    int found, digests;
+    secrets *s, *old = c->secrets;
+    pj_status_t status = read_secrets(c, &text, count, 1, &s);
 
+    examine(c, a->rdata, a->tdata, before);
+    if (status == PJ_SUCCESS) {
+        c->secrets = NULL; /* kept, to be compared with */
+        use_secrets(c, s);
+    }
     found = examine(c, a->rdata, a->tdata, realms);
     for (realm *r = realms; r < realms + found; r++) {
         pjsip_hdr *sent;
 
-        if (r->chosen && !(r->refused && same)) {
+        const realm *was = &before[r - realms];
+
+        if (r->chosen && !(r->refused && was->with &&
+                           pjsip_cred_info_cmp(r->with, was->with) == 0)) {
             /* What was refused is not what is proved now. */
             r->refused = 0;
             while ((sent = (pjsip_hdr *)find_digest(a->tdata->msg, r->proxy,
@@ -873,7 +896,9 @@ static void go_on(client *c, const char *text, uint32_t count)
                 pj_list_erase(sent);
         }
     }
-    if (status != PJ_SUCCESS)
+    if (status == PJ_SUCCESS)
+        secrets_free(old);
+    else
         c->auth_status = status;
     digests = status == PJ_SUCCESS
                   ? prepare(c, a->rdata->msg_info.msg, a->tdata, realms, found)
@@ -991,6 +1016,15 @@ void auth_on_success(client *c, const pjsip_rx_data *rdata)
 }
 
 /* --------------------------------------------------------------- end */
+
+/* What was refused is not proved by itself again: the next request begins
+   without a proof, and a secret that can be asked for is. */
+void auth_on_refusal(client *c)
+{
+    forget_realms(c);
+    if (c->asks)
+        use_secrets(c, NULL);
+}
 
 void auth_close(client *c)
 {

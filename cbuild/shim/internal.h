@@ -178,7 +178,7 @@ typedef struct client {
     unsigned offered : 8; /* in challenges, a bit for each pjpy_algorithm */
     unsigned algorithm : 4; /* of the last Authorization sent */
     unsigned asked : 4; /* times, for this outcome */
-    unsigned asked_again : 1; /* after a refusal */
+    unsigned asked_again : 8; /* after a refusal: a bit for a realm */
     unsigned asks : 1; /* Python for credentials */
     unsigned renewing : 1; /* PJSIP's own refresh is in flight */
     unsigned is_ready : 1;
@@ -219,6 +219,7 @@ pj_bool_t auth_on_challenge(pjsip_auth_clt_sess *session, void *token,
 int auth_answer(command *cmd);
 void auth_abandon(client *c);
 int auth_is_over(const client *c);
+void auth_on_refusal(client *c);
 void auth_on_success(client *c, const pjsip_rx_data *rdata);
 pj_status_t auth_on_tx(pjsip_tx_data *tdata);
 unsigned auth_algorithm(const client *c, pjsip_msg *request);

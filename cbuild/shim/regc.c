@@ -200,6 +200,8 @@ static void finish_response(client *c, const struct pjsip_regc_cbparam *param)
         event.flags |= PJPY_F_DOWNGRADE;
     else if (c->auth_status != PJ_SUCCESS)
         event.status = c->auth_status;
+    if (event.status == PJSIP_EFAILEDCREDENTIAL)
+        auth_on_refusal(c);
     if (param->code / 100 == 2) {
         auth_on_success(c, rdata);
         set_margin(c, param->expiration);
