@@ -14,6 +14,7 @@ from typing import Protocol
 
 from .framing import StreamFramer
 from .message import MAX_MESSAGE, MalformedRequest
+from .tls_layer import TlsLayer
 
 Address = tuple[str, int]
 _DATAGRAMS_PER_WAKEUP = 64
@@ -131,7 +132,6 @@ class _StreamFlow(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         if self._transport is not None:
-            self._transport.close()  # Python 3.10's TLS transport takes itself for open still
             self._transport = None
 
     def data_received(self, data: bytes) -> None:
@@ -158,7 +158,7 @@ class _StreamFlow(asyncio.Protocol):
         if transport is None:
             return
         if reset:
-            # A TLS transport that is closing has let go of its socket.
+            # A transport that is closing may have let go of its socket.
             if not transport.is_closing():
                 sock = transport.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -173,7 +173,8 @@ class Server:
     def __init__(self, receiver: Receiver, on_error: Callable[[BaseException], None]) -> None:
         self.receiver = receiver
         self.connections: set[_StreamFlow] = set()
-        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
+        self._accepted: dict[asyncio.Task[None], socket.socket] = {}
+        self._layers: set[TlsLayer] = set()
         self._on_error = on_error
         self._sockets: dict[str, socket.socket] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -277,27 +278,31 @@ class Server:
 
     async def _hang_up(self) -> None:
         """Close every connection: those still shaking hands, then the others."""
-        handshakes = dict(self._handshakes)
-        for task in handshakes:
+        accepted = dict(self._accepted)
+        for task in accepted:
             task.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
+        await asyncio.gather(*accepted, return_exceptions=True)
+        for layer in list(self._layers):
+            layer.close()
         for connection in list(self.connections):
             connection.close()
         for _ in range(20):  # time for what is in the buffers; then whoever does not read is cut
-            if not self.connections:
+            if not self.connections and not self._layers:
                 break
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.close(reset=True)
+        for layer in list(self._layers):
+            layer.abort()
         for _ in range(20):  # the transports need some turns of the loop to finish
             await asyncio.sleep(0)
-        for sock in handshakes.values():  # of a task that was cancelled before its first step
+        for sock in accepted.values():  # of a task that was cancelled before its first step
             sock.close()
 
     def _accept(
         self, listener: socket.socket, protocol: str, context: ssl.SSLContext | None
     ) -> None:
-        # Not loop.create_server: it does not tell which handshakes are going on, and a
+        # Not loop.create_server: it does not tell which connections are being made, and a
         # registrar that stops has to end those too.
         assert self._loop is not None
         try:
@@ -310,21 +315,26 @@ class Server:
             self._on_error(error)
             return
         task = self._loop.create_task(self._connect(sock, protocol, context))
-        self._handshakes[task] = sock
+        self._accepted[task] = sock
         task.add_done_callback(self._connected)
 
     async def _connect(
         self, sock: socket.socket, protocol: str, context: ssl.SSLContext | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        # An OSError is a peer that went away, or one that refuses the certificate.
-        with contextlib.suppress(OSError):
-            await loop.connect_accepted_socket(
-                lambda: _StreamFlow(self, protocol), sock, ssl=context
-            )
+        with contextlib.suppress(OSError):  # a peer that went away
+            await loop.connect_accepted_socket(lambda: self._protocol(protocol, context), sock)
+
+    def _protocol(self, protocol: str, context: ssl.SSLContext | None) -> asyncio.Protocol:
+        flow = _StreamFlow(self, protocol)
+        if context is None:
+            return flow
+        layer = TlsLayer(context, flow, self._layers.discard)
+        self._layers.add(layer)
+        return layer
 
     def _connected(self, task: asyncio.Task[None]) -> None:
-        self._handshakes.pop(task, None)
+        self._accepted.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error)
 
