@@ -16,7 +16,8 @@ enum pjpy_error {
     PJPY_ETIMEDOUT = -5,        /* the worker did not answer in time */
     PJPY_ENOMEM = -6,
     PJPY_EINVAL = -7,
-    PJPY_EPLATFORM = -8         /* a system call failed, see errno */
+    PJPY_EPLATFORM = -8,        /* a system call failed, see errno */
+    PJPY_ETLS = -9              /* see pjpy_tls_error */
 };
 
 /* ------------------------------------------------------------- events */
@@ -58,13 +59,18 @@ enum pjpy_event_flag {
  *                                                            where the
  *                                                            registrar sees
  *                                                            us, Flow-Timer
- *               4 TLS verify status (PJ_SSL_CERT_E...)
+ *               4 why TLS failed (PJ_SSL_CERT_E... and
+ *                 pjpy_tls_why)
  *               5 next refresh (s from now, -1 none)
  *               6 Min-Expires of a 423 on the way (s, 0 none)
  *               7 REGISTERs sent, each answer to a challenge one more
  *  TRANSPORT    0 protocol  1 state  2 connection id       0 local address
- *               4 TLS verify status                        1 remote address
- *                                                          2 reason  3 TLS
+ *               4 why TLS failed                           1 remote address
+ *                                                          2 reason  3 TLS:
+ *                                                            "name=value"
+ *                                                            lines, NUL, the
+ *                                                            certificate
+ *                                                            (DER)
  *  RESOLVE      0 protocol  1 port (0: default)            0 host
  *               (handle: the client that asks, 0: none)
  *  PONG         2 connection id
@@ -124,6 +130,7 @@ typedef struct pjpy_stats {
     uint64_t assertions;        /* PJSIP assertions that did not hold */
     uint64_t commands, wakeups;
     uint32_t clients, transports, connections, resolving;
+    uint32_t tls_contexts;
     uint64_t pools;             /* memory pools that PJSIP has in use */
 } pjpy_stats;
 
@@ -161,23 +168,63 @@ enum pjpy_transport_state {
     PJPY_TP_SHUTDOWN = 4, PJPY_TP_DESTROYED = 5, PJPY_TP_CLOSED = 6
 };
 
+/* Bits that PJ_SSL_CERT_E... leaves free. */
+enum pjpy_tls_why {
+    PJPY_TLS_EXPIRED = 1 << 10,
+    PJPY_TLS_NOT_YET_VALID = 1 << 11,
+    PJPY_TLS_SELF_SIGNED = 1 << 12,
+    PJPY_TLS_UNKNOWN_CA = 1 << 13,
+    PJPY_TLS_WEAK = 1 << 14,            /* key or signature */
+    PJPY_TLS_NUL_IN_NAME = 1 << 15,
+    PJPY_TLS_WILDCARD = 1 << 16,        /* would have been the name */
+    PJPY_TLS_CLIENT_CERT_MISSING = 1 << 17,
+    PJPY_TLS_CLIENT_CERT_REVOKED = 1 << 18,
+    PJPY_TLS_CLIENT_CERT_REFUSED = 1 << 19,
+    PJPY_TLS_NO_VERSION = 1 << 20,
+    PJPY_TLS_NO_CIPHER = 1 << 21,
+    PJPY_TLS_PLAIN_TEXT = 1 << 22,
+    PJPY_TLS_TIMEOUT = 1 << 23,
+    PJPY_TLS_CLOSED = 1 << 24,          /* by the peer, in the handshake */
+    PJPY_TLS_SERVER_NAME = 1 << 25,     /* the peer does not know ours */
+    PJPY_TLS_PROTOCOL = 1 << 26         /* anything else that TLS forbids */
+};
+
+/* Strings; NULL for what is not wanted.  data: PEM. */
 typedef struct pjpy_tls {
-    const char *ca_file, *ca_path, *cert_file, *key_file, *key_password;
+    const char *ca_file, *ca_path, *ca_data;
+    const char *cert_file, *cert_data;
+    const char *key_file, *key_data, *key_password;
+    const char *crl_file;
+    const char *ciphers;        /* names, a space between two */
+    const char *server_name;    /* in place of the host of the URI */
+    const char *keylog_file;
     uint32_t verify;            /* 1: verify the server we connect to */
     uint32_t protocols;         /* PJ_SSL_SOCK_PROTO_... bits */
     uint32_t timeout_ms;        /* of the handshake */
 } pjpy_tls;
+
+typedef struct pjpy_tls_error {
+    int32_t argument;           /* 1: wrong in itself; 0: does not serve */
+    char field[32];             /* of pjpy_tls; two with a comma between */
+    char reason[200];
+} pjpy_tls_error;
 
 typedef struct pjpy_listening {
     uint64_t handle;
     int32_t port;
     char host[64];              /* the address bound */
     char published[256];        /* the address PJSIP would put in Contact */
+    pjpy_tls_error error;       /* PJPY_ETLS */
 } pjpy_listening;
 
 int pjpy_listen(int protocol, const char *host, int port, const pjpy_tls *tls,
                 pjpy_listening *result);
 int pjpy_transport_close(uint64_t handle);
+/* Reads all of it as pjpy_listen() would, and opens nothing. */
+int pjpy_tls_check(const pjpy_tls *tls, pjpy_tls_error *error);
+/* For connections from now on. */
+int pjpy_tls_reload(uint64_t transport, const pjpy_tls *tls,
+                    pjpy_tls_error *error);
 /* addresses: "host:port" with an IP literal for host, an IPv6 one in
    brackets, and 0 for the default port; each ended by NUL; none: the name is
    unknown */

@@ -13,8 +13,8 @@ def main() -> None:
 
         @ep.on(pjsip.TransportState)
         def on_transport_state(event: pjsip.TransportState) -> None:
-            if event.state == "connected":
-                print(f"connected with {event.tls['cipher']}")
+            if event.state == "connected" and event.tls is not None:
+                print(f"connected with {event.tls.cipher}")
 
         trusted = pjsip.TlsConfig(ca_file=to.ca_file)
         account = ep.add_account(

@@ -70,7 +70,7 @@ from .events import (
 from .message import Binding, Headers, Response
 from .regc import RegistrationClient
 from .retry import FAILOVER, RETRY, STOP, RetryPolicy, Verdict
-from .tls import TlsConfig
+from .tls import PeerCertificate, TlsConfig, TlsInfo
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ __all__ = [
     "NoCredentialError",
     "NotFoundError",
     "Operation",
+    "PeerCertificate",
     "PjsipError",
     "PjsuaFieldWarning",
     "Query",
@@ -157,6 +158,7 @@ __all__ = [
     "Target",
     "TlsConfig",
     "TlsError",
+    "TlsInfo",
     "Transport",
     "TransportError",
     "TransportState",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MAX_FILE = 64 << 20  # bytes
 MAX_PROBLEMS = 10  # of one file that are told at once
 
-_SECRETS = {"password", "ha1", "key_password"}
+_SECRETS = {"password", "ha1", "key_password", "key_data"}
 # An account that gives the one does not want the other from [defaults].
 _INSTEAD_OF = {"registrar": "registrars", "password": "ha1"}
 _INSTEAD_OF |= {other: name for name, other in _INSTEAD_OF.items()}
@@ -519,6 +519,8 @@ def _plain(value: Any, folder: Path) -> Any:
         return _table_of(value, folder)
     if isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, bytes):  # PEM
+        return value.decode()
     if isinstance(value, Mapping):
         return {str(k): True if v is None else _plain(v, folder) for k, v in value.items()}
     if isinstance(value, Sequence):

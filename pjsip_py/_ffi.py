@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from . import errors
@@ -276,26 +278,65 @@ class Listening(NamedTuple):
     published: str
 
 
+_TLS_SECRETS = ("key_data", "key_password")
+
+
+@contextmanager
+def _tls_of(fields: dict[str, Any] | None) -> Iterator[Any]:
+    """A ``pjpy_tls`` from :meth:`TlsConfig._c_fields`; its secrets are wiped afterwards."""
+    if fields is None:
+        yield ffi.NULL
+        return
+    strings = {}
+    for name, value in fields.items():
+        if not isinstance(value, int):
+            strings[name] = ffi.new("char[]", value.encode() if isinstance(value, str) else value)
+    try:
+        yield ffi.new("pjpy_tls *", {**fields, **strings})
+    finally:
+        for name in _TLS_SECRETS:
+            if name in strings:
+                buffer = ffi.buffer(strings[name])
+                buffer[:] = bytes(len(buffer))
+
+
+def _check_tls(status: int, error: Any, fields: dict[str, Any] | None, operation: str) -> None:
+    """As :func:`check`; what is wrong with the TLS settings names its file or field."""
+    if status != lib.PJPY_ETLS or fields is None:
+        check(status, operation)
+        return
+    names = text_of(ffi.string(error.field)).split(",")
+    shown = [f"{n} {fields[n]!r}" if n.endswith(("_file", "_path")) else n for n in names]
+    text = f"{', '.join(shown)}: {text_of(ffi.string(error.reason))}"
+    raise errors.ConfigError(text) if error.argument else errors.TlsError(text)
+
+
 def listen(
     protocol: str, host: str, port: int, ipv6: bool, tls: dict[str, Any] | None, operation: str
 ) -> Listening:
-    keep = []
-    c_tls = ffi.NULL
-    if tls is not None:
-        fields = {}
-        for name, value in tls.items():
-            if isinstance(value, str):
-                value = ffi.new("char[]", value.encode())
-                keep.append(value)
-            fields[name] = value
-        c_tls = ffi.new("pjpy_tls *", fields)
     out = ffi.new("pjpy_listening *")
     number = PROTOCOLS[protocol] | (IPV6 if ipv6 else 0)
     address = ffi.new("char[]", host.encode())
-    check(lib.pjpy_listen(number, address, port, c_tls, out), operation)
+    with _tls_of(tls) as c_tls:
+        status = lib.pjpy_listen(number, address, port, c_tls, out)
+    _check_tls(status, out.error, tls, operation)
     return Listening(
         out.handle, text_of(ffi.string(out.host)), out.port, text_of(ffi.string(out.published))
     )
+
+
+def tls_check(tls: dict[str, Any]) -> None:
+    error = ffi.new("pjpy_tls_error *")
+    with _tls_of(tls) as c_tls:
+        status = lib.pjpy_tls_check(c_tls, error)
+    _check_tls(status, error, tls, "TLS")
+
+
+def tls_reload(handle: int, tls: dict[str, Any]) -> None:
+    error = ffi.new("pjpy_tls_error *")
+    with _tls_of(tls) as c_tls:
+        status = lib.pjpy_tls_reload(handle, c_tls, error)
+    _check_tls(status, error, tls, "reload_tls")
 
 
 def transport_close(handle: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
@@ -40,7 +41,7 @@ from .events import (
     TransportState,
 )
 from .regc import RegistrationClient
-from .tls import TlsConfig
+from .tls import TlsConfig, TlsInfo, describe_mismatch, parse_info
 from .transport import Transport, check_listen
 from .uri import check_bool, check_fields, check_int, check_seconds, check_text
 
@@ -287,6 +288,8 @@ class Endpoint:
         self._start_policy()
         self._started_wanted = False
         self._local_addresses: dict[str, tuple[str, float]] = {}
+        # Of connections whose certificate was for another name, for the outcomes that follow.
+        self._mismatches: dict[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Timer F ends a request; this ends it should PJSIP ever forget to.
         self._request_deadline = self.config.td + 2.0
@@ -527,13 +530,17 @@ class Endpoint:
             tls._c_fields() if tls else None,
             f"listen {name} {address} port {number}",
         )
-        if tls is not None and tls.insecure:
-            text = "TLS without verification: anyone in the path can impersonate registrars"
-            self._running_engine().call_later(0, lambda: _log.warning(text))
+        if tls is not None:
+            self._warn_about(tls)
         transport = Transport(self, name, tls, listening)
         self._transports.append(transport)
         self._emit_transport(transport, "listening")
         return transport
+
+    def _warn_about(self, tls: TlsConfig) -> None:
+        engine = self._running_engine()
+        for text in tls._warnings:
+            engine.call_later(0, partial(_log.warning, "%s", text))
 
     @property
     def transports(self) -> tuple[Transport, ...]:
@@ -812,6 +819,7 @@ class Endpoint:
             _ffi.resolved(record.request, [])  # no client of ours asks: nothing to send
         elif record.kind == _ffi.EV_TRANSPORT:
             event = _transport_state(record, when)
+            self._note_mismatch(event)
             if event.state in ("disconnected", "shutdown"):
                 with _accounts_lock:
                     for flow in self._paths.lost(event.connection):
@@ -836,6 +844,12 @@ class Endpoint:
             self._emit(
                 EventsDropped(time=when, seq=record.seq, trace=record.value[0], log=record.value[1])
             )
+
+    def _note_mismatch(self, event: TransportState) -> None:
+        if event.tls and isinstance(event.error, errors.TlsError) and "name" in event.error.reasons:
+            self._mismatches[event.connection] = _mismatch(event.tls, event.remote)
+            if len(self._mismatches) > 64:
+                del self._mismatches[next(iter(self._mismatches))]
 
     # -- driving ----------------------------------------------------------------------------------
 
@@ -911,28 +925,29 @@ def _refuse_second(endpoint: Endpoint) -> None:
         raise EndpointBusyError("another Endpoint is open in this process: close it first")
 
 
+def _mismatch(tls: TlsInfo | None, remote: str) -> str:
+    return describe_mismatch(tls, remote.rpartition(":")[0].strip("[]"))
+
+
 def _transport_state(record: _ffi.Record, when: EventTime) -> TransportState:
-    reason = _ffi.text_of(record.text[2])
-    verify_status = record.value[4]
+    reason, remote = _ffi.text_of(record.text[2]), _ffi.text_of(record.text[1])
+    tls = parse_info(record.text[3])
     error: PjsipError | None = None
     if record.status:
         error = errors.transport_error(
             record.status,
             reason,
-            verify_status=verify_status,
+            verify_status=record.value[4],
             handshake=bool(record.flags & _ffi.F_HANDSHAKE),
+            detail=_mismatch(tls, remote),
         )
-    tls: dict[str, str] = {}
-    for line in _ffi.text_of(record.text[3]).splitlines():
-        name, _, value = line.partition("=")
-        tls[name] = f"{tls[name]}\n{value}" if name in tls else value
     return TransportState(
         time=when,
         seq=record.seq,
         protocol=_ffi.PROTOCOL_NAMES.get(record.value[0], "?"),
         state=_ffi.TRANSPORT_STATES.get(record.value[1], "?"),
         local=_ffi.text_of(record.text[0]),
-        remote=_ffi.text_of(record.text[1]),
+        remote=remote,
         connection=record.value[2],
         reason=reason,
         error=error,

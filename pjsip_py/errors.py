@@ -150,40 +150,93 @@ class ResolveError(TransportError):
         return "check the spelling of the host name and the machine's DNS"
 
 
-# PJ_SSL_CERT_E..., a bit each, in the words of people.
-_CERTIFICATE = {
-    1 << 0: ("unknown-ca", "the issuer of the certificate is not known"),
-    1 << 1: ("untrusted", "the certificate is not trusted"),
-    1 << 2: ("validity", "the certificate has expired or is not yet valid"),
-    1 << 3: ("format", "the certificate is malformed"),
-    1 << 4: ("purpose", "the certificate is not meant for this use"),
-    1 << 5: ("issuer-mismatch", "the certificate does not match its issuer"),
-    1 << 6: ("crl", "the revocation list could not be used"),
-    1 << 7: ("revoked", "the certificate was revoked"),
-    1 << 8: ("chain-too-long", "the certificate chain is too long"),
-    1 << 9: ("weak-signature", "the certificate has a weak signature"),
-    1 << 30: ("name", "the certificate is for another name"),
-    1 << 31: ("unknown", "the certificate could not be verified"),
+# Why TLS failed, a bit each: PJSIP's PJ_SSL_CERT_E... and pjpy_tls_why of shim.cdef.h, with the
+# reason's name, the words of people, and the bits that say it more exactly.
+_VERIFY_STATUS = 0xC00003FF
+_EXPIRED, _NOT_YET_VALID, _SELF_SIGNED, _UNKNOWN_CA, _WEAK = (1 << n for n in range(10, 15))
+_EXACT_TRUST = _SELF_SIGNED | _UNKNOWN_CA
+_TLS_REASONS: tuple[tuple[int, str, str, int], ...] = (
+    (_EXPIRED, "expired", "the certificate, or one above it, has expired", 0),
+    (_NOT_YET_VALID, "not-yet-valid", "the certificate, or one above it, is not yet valid", 0),
+    (_SELF_SIGNED, "self-signed", "the certificate has signed itself, and is not trusted", 0),
+    (_UNKNOWN_CA, "unknown-ca", "no trusted CA has issued the certificate", _SELF_SIGNED),
+    (1 << 0, "unknown-ca", "the issuer of the certificate is not known", _EXACT_TRUST),
+    (1 << 1, "untrusted", "the certificate is not trusted", _EXACT_TRUST),
+    (1 << 2, "validity", "the certificate has expired or is not yet valid", 3 << 10),
+    (1 << 3, "format", "the certificate is malformed", 0),
+    (1 << 4, "purpose", "the certificate is not meant for this use", 0),
+    (1 << 5, "issuer-mismatch", "the certificate does not match its issuer", _EXACT_TRUST),
+    (1 << 6, "crl", "no valid revocation list of the certificate's issuer is there", 0),
+    (1 << 7, "revoked", "the certificate was revoked", 0),
+    (1 << 8, "chain-too-long", "the certificate chain is too long", 0),
+    (1 << 9, "weak-signature", "the certificate has a weak signature", _WEAK),
+    (_WEAK, "weak-signature", "a key or signature of the server is too weak", 0),
+    (1 << 30, "name", "the certificate is for another name", 0),
+    (1 << 15, "nul-in-name", "a name in the certificate has a NUL inside", 0),
+    (1 << 16, "", "SIP takes no wildcard for a name (RFC 5922 §7.2)", 0),
+    (1 << 31, "unknown", "the certificate could not be verified", 0),
+    (1 << 17, "client-certificate-missing", "the server asks for a client certificate", 0),
+    (1 << 18, "client-certificate-revoked", "our certificate was revoked, says the server", 0),
+    (1 << 19, "client-certificate-refused", "the server refuses our certificate", 0),
+    (1 << 20, "no-common-version", "the server has no TLS version in common with us", 0),
+    (1 << 21, "no-common-cipher", "the server has no cipher in common with us", 0),
+    (1 << 22, "plain-text", "what answers there does not speak TLS", 0),
+    (1 << 23, "timeout", "the TLS handshake took too long", 0),
+    (1 << 24, "closed", "the server closed the connection during the TLS handshake", 0),
+    (1 << 25, "server-name", "the server does not know the name that it is asked for", 0),
+    (1 << 26, "protocol", "TLS failed", 0),
+)
+_TLS_HINTS = {
+    "expired": "the registrar needs a new certificate, or this machine's clock is wrong",
+    "not-yet-valid": "look at this machine's clock, and at the registrar's certificate",
+    "self-signed": "if it is the right one, trust it by TlsConfig(ca_file=…)",
+    "name": "use the name that the certificate is for: in the URI, or as TlsConfig(server_name=…)",
+    "revoked": "the registrar needs a new certificate",
+    "crl": "get a new list from the CA that has issued the registrar's certificate",
+    "client-certificate-missing": "give cert_file and key_file, from a CA that the server trusts",
+    "client-certificate-revoked": "get a new certificate, and give it as cert_file and key_file",
+    "client-certificate-refused": "look at cert_file: its CA, its dates, and what the server wants",
+    "no-common-version": "compare TlsConfig(versions=…) with what the registrar speaks",
+    "no-common-cipher": "compare TlsConfig(ciphers=…) with what the registrar speaks",
+    "plain-text": "check that the port is the registrar's for TLS, often 5061",
+    "timeout": "check that the registrar speaks TLS on this port, and that it is not overloaded",
+    "closed": "the registrar's log may say why; compare versions and ciphers with what it speaks",
+    "server-name": "check the host in the registrar's URI, or TlsConfig(server_name=…)",
 }
+_CERTIFICATE_HINT = (
+    "give the registrar's CA by TlsConfig(ca_file=…), or use the name it is made for"
+)
 
 
 class TlsError(TransportError):
-    """``verify_status`` holds PJSIP's ``PJ_SSL_CERT_E…`` bits; ``reasons`` names them."""
+    """Handshake, certificate, or what TlsConfig names cannot be used.
 
-    def __init__(self, reason: str, status: int = 0, verify_status: int = 0) -> None:
-        self.verify_status = verify_status & 0xFFFFFFFF
-        words = [text for bit, (_, text) in _CERTIFICATE.items() if self.verify_status & bit]
+    ``reasons`` names why, in words of this library: see docs/tls.md; it is () for settings that
+    cannot be used.  ``verify_status`` holds PJSIP's ``PJ_SSL_CERT_E…`` bits.
+    """
+
+    def __init__(
+        self, reason: str, status: int = 0, verify_status: int = 0, detail: str = ""
+    ) -> None:
+        why = verify_status & 0xFFFFFFFF
+        found = [row for row in _TLS_REASONS if why & row[0] and not why & row[3]]
+        self.verify_status = why & _VERIFY_STATUS
+        self.reasons = tuple(dict.fromkeys(name for _, name, _, _ in found if name))
+        if status and not self.reasons:
+            self.reasons = ("protocol",)
+        words = [detail if detail and name == "name" else text for _, name, text, _ in found]
         super().__init__("; ".join([reason, *words]), status)
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        return tuple(n for bit, (n, _) in _CERTIFICATE.items() if self.verify_status & bit)
-
-    @property
     def hint(self) -> str:
+        for name in self.reasons:
+            if name in _TLS_HINTS:
+                return _TLS_HINTS[name]
         if self.verify_status:
-            return "give the registrar's CA by TlsConfig(ca_file=…), or use the name it is made for"
-        return "check that the registrar speaks TLS on this port, and its versions and ciphers"
+            return _CERTIFICATE_HINT
+        if self.reasons:
+            return "check that the registrar speaks TLS on this port, and its versions and ciphers"
+        return "the file or field that the message names cannot be used as it is"
 
 
 class RegistrationError(PjsipError):
@@ -328,7 +381,7 @@ class PjsuaFieldWarning(UserWarning):
 
 # -- from C's numbers ----------------------------------------------------------------------------
 
-PJ_ENOTSUP, PJ_ERESOLVE = 70012, 70018
+PJ_ENOTSUP, PJ_ECANCELLED, PJ_ERESOLVE = 70012, 70014, 70018
 OS_ERRNO, OS_ERRNO_END = 120000, 170000
 _SIP, _SIP_END = 170100, 170800
 
@@ -394,13 +447,17 @@ def from_status(status: int, text: str, operation: str = "") -> PjsipError:
 
 def _is_tls(status: int, verify_status: int, handshake: bool) -> bool:
     """TLS failed, not the connection under it, for which the system has a number."""
-    return bool(verify_status) or (handshake and not OS_ERRNO < status < OS_ERRNO_END)
+    if verify_status or class_of_status(status) is TlsError:
+        return True
+    return handshake and status != PJ_ECANCELLED and not OS_ERRNO < status < OS_ERRNO_END
 
 
-def transport_error(status: int, text: str, *, verify_status: int, handshake: bool) -> PjsipError:
+def transport_error(
+    status: int, text: str, *, verify_status: int, handshake: bool, detail: str = ""
+) -> PjsipError:
     """The exception for the end of a connection; *handshake*: TLS that never got through."""
     if _is_tls(status, verify_status, handshake):
-        return TlsError(text, status, verify_status)
+        return TlsError(text, status, verify_status, detail)
     error = from_status(status, text)
     return error if isinstance(error, TransportError) else TransportError(text, status)
 
@@ -414,6 +471,7 @@ def from_outcome(
     downgrade: bool = False,
     verify_status: int = 0,
     handshake: bool = False,
+    detail: str = "",
     attempts: int = 1,
 ) -> PjsipError:
     """The exception for a registration's outcome that is no 2xx."""
@@ -452,7 +510,7 @@ def from_outcome(
             detail=_detail(cls, response),
         )
     elif issubclass(cls, TlsError):
-        error = cls(reason, status, verify_status)
+        error = cls(reason, status, verify_status, detail)
     elif issubclass(cls, (TransportError, InvalidUriError)):
         error = cls(reason, status)
     else:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import PjsipError
 from .message import Binding, Headers, Response
+from .tls import TlsInfo
 
 if TYPE_CHECKING:
     from .account import Account
@@ -192,8 +193,8 @@ class TransportState(Event):
     connection: int = 0
     reason: str = ""
     error: PjsipError | None = None
-    #: TLS: protocol, cipher, subject, issuer, not_before, not_after, san (newline-separated).
-    tls: Mapping[str, str] = field(default_factory=dict)
+    #: Over TLS what is known of the connection, also of one that was refused; else None.
+    tls: TlsInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -691,6 +691,7 @@ class RegistrationClient:
                 downgrade=bool(flags & _ffi.F_DOWNGRADE),
                 verify_status=record.value[4],
                 handshake=bool(flags & _ffi.F_HANDSHAKE),
+                detail=self._endpoint._mismatches.get(record.value[2], ""),
                 attempts=attempt,
             )
         if isinstance(error, errors.NoCredentialError) and self._withholds_token():

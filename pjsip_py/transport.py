@@ -78,6 +78,24 @@ class Transport:
         if handle:
             self._endpoint._transport_closed(self, handle)
 
+    def reload_tls(self, tls: TlsConfig | None = None) -> None:
+        """Connections from now on are made with *tls*; None: the same settings, files read anew.
+
+        Connections that stand go on as they are, and so do the registrations over them. When
+        this raises, nothing has changed.
+
+        :raises TlsError, ConfigError: as :meth:`Endpoint.listen`.
+        :raises ClosedError: the transport is closed.
+        """
+        if tls is not None and not isinstance(tls, TlsConfig):
+            raise ConfigError("tls must be a TlsConfig")
+        if self.tls is None:
+            raise ConfigError(f"{self.protocol} has no TLS to reload")
+        tls = tls or self.tls
+        _ffi.tls_reload(self.handle(), tls._c_fields())
+        self.tls = tls
+        self._endpoint._warn_about(tls)
+
     def handle(self) -> int:
         if not self._handle:
             raise ClosedError(f"transport {self.protocol} {self.address} is closed")

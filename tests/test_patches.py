@@ -37,6 +37,8 @@ WHOLE |= {"numbers-saturate"}
 # tests/test_digest.py and tests/test_credentials_callable.py
 WHOLE |= {"challenges-of-any-scheme", "proxy-and-registrar-of-one-realm"}
 WHOLE |= {"quoted-pairs-in-digests"}
+# tests/test_tls.py has these.
+WHOLE |= {"tls-context-of-the-listener", "tls-reuse-is-outgoing"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
 

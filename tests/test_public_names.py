@@ -57,6 +57,7 @@ NAMES = {
     "NoCredentialError",
     "NotFoundError",
     "Operation",
+    "PeerCertificate",
     "PjsipError",
     "PjsuaFieldWarning",
     "Query",
@@ -80,6 +81,7 @@ NAMES = {
     "Target",
     "TlsConfig",
     "TlsError",
+    "TlsInfo",
     "Transport",
     "TransportError",
     "TransportState",
@@ -106,7 +108,7 @@ MEMBERS = {
         wait_registered""",
     "Operation": """add_done_callback cancel cancelled done exception name request result""",
     "Transport": """address close closed handle host implicit is_ipv6 is_wildcard port protocol
-        tls""",
+        reload_tls tls""",
     "Response": """bindings body challenges code flow_timer headers min_expires path raw reason
         received retry_after rport service_route source stale""",
     "RegState": """account algorithm attempt bindings cancelled client code connection error

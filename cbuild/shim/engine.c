@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "tls.h"
 
 engine pjpy;
 
@@ -202,6 +203,7 @@ static int fill_stats(pjpy_stats *stats)
     stats->transports = handle_count(OBJ_TRANSPORT);
     stats->connections = (uint32_t)pjpy.connections.used;
     stats->resolving = (uint32_t)pjpy.queries.used;
+    stats->tls_contexts = tls_context_count();
     stats->pools = pjpy.pools.used_count;
     return 0;
 }
@@ -231,7 +233,8 @@ static void run(command *cmd)
     case CMD_TRANSPORT_CLOSE:
     case CMD_RESOLVED:
     case CMD_PING:
-    case CMD_CONNECTION_CLOSE: status = transport_command(cmd); break;
+    case CMD_CONNECTION_CLOSE:
+    case CMD_TLS_RELOAD: status = transport_command(cmd); break;
     case CMD_TIMER:
     case CMD_TIMER_CANCEL: status = alarm_command(cmd); break;
     case CMD_STRERROR: status = strerror_of(cmd, call->out); break;
@@ -387,6 +390,8 @@ static void worker_close(void)
         pjsip_endpt_destroy(pjpy.endpoint);
         pj_caching_pool_destroy(&pjpy.pools);
     }
+    tls_free_all();
+    map_clear(&pjpy.listeners);
     map_clear(&pjpy.connections);
     map_clear(&pjpy.calls);
     pj_shutdown();
@@ -434,6 +439,7 @@ static void worker_turn(void)
     poll_pjsip();
     transport_let_go();
     client_run_ready();
+    transport_forget_ended();
 }
 
 static void set_state(int state)

@@ -50,6 +50,7 @@ enum command_kind {
     CMD_RESOLVED,
     CMD_PING,
     CMD_CONNECTION_CLOSE,
+    CMD_TLS_RELOAD,
     CMD_TIMER,
     CMD_TIMER_CANCEL,
     CMD_STRERROR,
@@ -119,6 +120,7 @@ typedef struct engine {
     map calls;                  /* Call-ID hash -> client */
     struct client *ready;       /* clients that may start a request */
     map queries;                /* id -> query: names that Python resolves */
+    map listeners;              /* pjsip_tpfactory* -> transport, of TLS */
 } engine;
 
 extern engine pjpy;
@@ -227,18 +229,22 @@ void auth_close(client *c);
 
 /* ---------------------------------------------------------- transport */
 
+struct tls_box;
+
 typedef struct transport {
     uint64_t handle;
     pjsip_transport *udp;
     pjsip_tpfactory *factory;
+    struct tls_box *tls;
 } transport;
 
 typedef struct connection {
+    struct connection *next; /* of those that ended in this turn */
     int32_t id;
     pjsip_transport *tp;
     pj_status_t status; /* why it failed */
-    uint32_t verify_status;
-    int secure, established, lost;
+    uint32_t verify_status; /* … in bits of TLS */
+    int secure, established, lost; /* secure: TLS has begun */
     int pinged; /* a keep-alive of ours has no answer yet */
 } connection;
 
@@ -259,6 +265,9 @@ pj_status_t transport_open(void);
 int transport_command(command *cmd);
 connection *connection_of(pjsip_transport *tp);
 connection *connection_for(pjsip_transport *tp); /* makes it if need be */
+/* Also one that was destroyed in this turn of the worker. */
+const connection *connection_with(pjsip_transport *tp, int32_t id);
+void transport_forget_ended(void);
 void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
 void transport_let_go(void); /* of connections that have ended */

@@ -110,11 +110,12 @@ static void finish_local(client *c, int code, pj_status_t status,
 /* What the connection's own end has to say about the failure. */
 static void stash_connection(client *c)
 {
-    connection *conn = c->transport ? connection_of(c->transport) : NULL;
+    const connection *conn = connection_with(c->transport, c->connection);
 
-    if (!conn || conn->id != c->connection)
+    if (!conn)
         return;
     c->stash.verify_status = conn->verify_status;
+    c->stash.flags &= ~PJPY_F_HANDSHAKE;
     if (conn->secure && !conn->established)
         c->stash.flags |= PJPY_F_HANDSHAKE;
     if (conn->status != PJ_SUCCESS && c->stash.code != PJSIP_SC_REQUEST_TIMEOUT)

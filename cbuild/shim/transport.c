@@ -8,11 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pjpy_build.h"
 #include "internal.h"
-
-#if PJSIP_HAS_TLS_TRANSPORT
-#include <openssl/ssl.h>
-#endif
+#include "tls.h"
 
 static void str_copy(char *out, size_t size, const pj_str_t *text)
 {
@@ -56,11 +54,41 @@ static pj_status_t listen_tcp(int af, const pj_sockaddr *address, transport *t)
     return pjsip_tcp_transport_start3(pjpy.endpoint, &cfg, &t->factory);
 }
 
+#if PJSIP_HAS_TLS_TRANSPORT && PJPY_BUNDLED
+/* PJSIP verifies as it always does; what it asks is our context. */
+static void set_credentials(pjsip_tls_setting *s, const pjpy_tls *tls,
+                            tls_box *box)
+{
+    PJ_UNUSED_ARG(tls);
+    s->verify_server = PJ_TRUE;
+    s->cert_direct.type = PJPY_CERT_BOX;
+    s->cert_direct.cert = box;
+    pjpy_tls_hold(box, &s->timeout);
+}
+#elif PJSIP_HAS_TLS_TRANSPORT
 static void set_str(pj_str_t *out, const char *text)
 {
     if (text && *text)
         *out = pj_str((char *)text);
 }
+
+/* An installed PJSIP knows nothing of our contexts, and gets what it can
+   make of its own. */
+static void set_credentials(pjsip_tls_setting *s, const pjpy_tls *tls,
+                            tls_box *box)
+{
+    PJ_UNUSED_ARG(box);
+    set_str(&s->ca_list_file, tls->ca_file);
+    set_str(&s->ca_list_path, tls->ca_path);
+    set_str(&s->cert_file, tls->cert_file);
+    set_str(&s->privkey_file, tls->key_file);
+    set_str(&s->password, tls->key_password);
+    s->verify_server = (pj_bool_t)tls->verify;
+    s->proto = tls->protocols;
+    s->timeout.sec = tls->timeout_ms / 1000;
+    s->timeout.msec = tls->timeout_ms % 1000;
+}
+#endif
 
 static pj_status_t listen_tls(const pj_sockaddr *address, const pjpy_tls *tls,
                               transport *t)
@@ -69,17 +97,7 @@ static pj_status_t listen_tls(const pj_sockaddr *address, const pjpy_tls *tls,
     pjsip_tls_setting s;
 
     pjsip_tls_setting_default(&s);
-    if (tls) {
-        set_str(&s.ca_list_file, tls->ca_file);
-        set_str(&s.ca_list_path, tls->ca_path);
-        set_str(&s.cert_file, tls->cert_file);
-        set_str(&s.privkey_file, tls->key_file);
-        set_str(&s.password, tls->key_password);
-        s.verify_server = (pj_bool_t)tls->verify;
-        s.proto = tls->protocols;
-        s.timeout.sec = tls->timeout_ms / 1000;
-        s.timeout.msec = tls->timeout_ms % 1000;
-    }
+    set_credentials(&s, tls, t->tls);
     return pjsip_tls_transport_start2(pjpy.endpoint, &s, address, NULL, 1,
                                       &t->factory);
 #else
@@ -90,9 +108,15 @@ static pj_status_t listen_tls(const pj_sockaddr *address, const pjpy_tls *tls,
 #endif
 }
 
+/* What comes with CMD_LISTEN; the worker takes the context over. */
+typedef struct listening {
+    const pjpy_tls *tls;
+    struct ssl_ctx_st *context;
+} listening;
+
 static void transport_free(transport *t);
 
-static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
+static int do_listen(command *cmd, listening *in, pjpy_listening *out)
 {
     int af = cmd->what & PJPY_PROTOCOL_IPV6 ? pj_AF_INET6() : pj_AF_INET();
     pj_str_t host = pj_str(cmd->text), published = { 0 };
@@ -106,15 +130,19 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
     t = calloc(1, sizeof *t);
     if (!t)
         return PJPY_ENOMEM;
+    if (in->context && (t->tls = tls_box_new(in->context)))
+        in->context = NULL;
     switch (cmd->what & ~PJPY_PROTOCOL_IPV6) {
     case PJPY_PROTOCOL_UDP:
         status = listen_udp(af, &address, t, &bound, &published);
         break;
     case PJPY_PROTOCOL_TCP: status = listen_tcp(af, &address, t); break;
-    case PJPY_PROTOCOL_TLS: status = listen_tls(&address, tls, t); break;
+    case PJPY_PROTOCOL_TLS: status = listen_tls(&address, in->tls, t); break;
     default: status = PJ_EINVAL;
     }
     if (status != PJ_SUCCESS) {
+        if (t->tls)
+            pjpy_tls_release(t->tls);
         free(t);
         return status;
     }
@@ -124,7 +152,10 @@ static int do_listen(command *cmd, const pjpy_tls *tls, pjpy_listening *out)
         published = t->factory->addr_name.host;
     }
     t->handle = handle_new(OBJ_TRANSPORT, t);
-    if (!t->handle) {
+    if (!t->handle || (t->tls && map_put(&pjpy.listeners,
+                                         (uint64_t)(uintptr_t)t->factory, t))) {
+        if (t->handle)
+            handle_free(t->handle, OBJ_TRANSPORT);
         transport_free(t);
         return PJPY_ENOMEM;
     }
@@ -175,9 +206,12 @@ static void transport_free(transport *t)
         pjsip_transport_shutdown2(t->udp, PJ_TRUE);
     } else {
         fail_queries_towards(t->factory);
+        map_remove(&pjpy.listeners, (uint64_t)(uintptr_t)t->factory);
         (*t->factory->destroy)(t->factory);
         leaving = NULL;
     }
+    if (t->tls)
+        pjpy_tls_release(t->tls);
     free(t);
 }
 
@@ -193,6 +227,18 @@ static int do_close(uint64_t handle)
        the answer is back, the port is free. */
     for (int turns = 0; leaving && turns < 10; turns++)
         pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), NULL);
+    return 0;
+}
+
+static int do_reload(command *cmd)
+{
+    transport *t = handle_get(cmd->handle, OBJ_TRANSPORT);
+    struct ssl_ctx_st **context = cmd->sync->in;
+
+    if (!t || !t->tls)
+        return PJPY_ESTALE;
+    tls_box_set(t->tls, *context);
+    *context = NULL;
     return 0;
 }
 
@@ -220,6 +266,30 @@ connection *connection_of(pjsip_transport *tp)
     return tp ? map_get(&pjpy.connections, (uint64_t)(uintptr_t)tp) : NULL;
 }
 
+static connection *ended;
+
+const connection *connection_with(pjsip_transport *tp, int32_t id)
+{
+    const connection *c = connection_of(tp);
+
+    if (!c || c->id != id)
+        for (c = ended; c && c->id != id; c = c->next)
+            ;
+    return c;
+}
+
+/* Why it ended is asked for at the end of a turn, by when PJSIP may have
+   destroyed it. */
+void transport_forget_ended(void)
+{
+    while (ended) {
+        connection *c = ended;
+
+        ended = c->next;
+        free(c);
+    }
+}
+
 connection *connection_for(pjsip_transport *tp)
 {
     connection *c = connection_of(tp);
@@ -241,60 +311,46 @@ connection *connection_for(pjsip_transport *tp)
 }
 
 #if PJSIP_HAS_TLS_TRANSPORT
-/* "name=value" lines; line breaks inside a value become spaces. */
-static size_t tls_line(char *out, size_t size, size_t at, const char *name,
-                       const char *value, size_t length)
-{
-    int n = snprintf(out + at, size - at, "%s=%.*s", name, (int)length, value);
-    size_t end;
+#define TLS_NAME_BITS (PJPY_TLS_NUL_IN_NAME | PJPY_TLS_WILDCARD)
+#define TLS_CERTIFICATE_BITS                                            \
+    (0x3FFu | PJ_SSL_CERT_EIDENTITY_NOT_MATCH | PJ_SSL_CERT_EUNKNOWN |  \
+     PJPY_TLS_EXPIRED | PJPY_TLS_NOT_YET_VALID | PJPY_TLS_SELF_SIGNED | \
+     PJPY_TLS_UNKNOWN_CA | PJPY_TLS_WEAK | TLS_NAME_BITS)
 
-    if (n < 0 || (size_t)n + 2 > size - at)
-        return at;
-    end = at + (size_t)n;
-    for (size_t i = at; i < end; i++)
-        if (out[i] == '\n' || out[i] == '\r' || out[i] == '\0')
-            out[i] = ' ';
-    out[end++] = '\n';
-    return end;
-}
-
-static size_t describe_tls(const pjsip_transport_state_info *info, char *out,
-                           size_t size, uint32_t *verify_status)
+/* Why a connection over TLS ended, told from how the network failed it. */
+static pj_status_t judge_tls(connection *c,
+                             const pjsip_transport_state_info *info)
 {
     const pjsip_tls_state_info *tls = info->ext_info;
     const pj_ssl_sock_info *ssl = tls ? tls->ssl_sock_info : NULL;
-    const pj_ssl_cert_info *cert;
-    const char *text;
-    char number[24];
-    size_t at = 0;
+    pj_status_t status = info->status;
+    int of_tls = status >= PJ_ERRNO_START_USER + PJ_ERRNO_SPACE_SIZE * 6 &&
+                 status < PJ_ERRNO_START_USER + PJ_ERRNO_SPACE_SIZE * 7;
+    uint32_t why;
 
-    if (!ssl)
-        return 0;
-    *verify_status = ssl->verify_status;
-    if (ssl->established) {
-        /* ssl->proto holds what was allowed, not what was chosen */
-        text = ssl->native_ssl ? SSL_get_version(ssl->native_ssl) : "";
-        at = tls_line(out, size, at, "protocol", text, strlen(text));
-        text = pj_ssl_cipher_name(ssl->cipher);
-        if (text)
-            at = tls_line(out, size, at, "cipher", text, strlen(text));
+    if (!ssl || status == PJ_SUCCESS || status == PJ_ECANCELLED)
+        return status;
+    if (!ssl->native_ssl) {
+        c->secure = 0;
+        return status;
     }
-    cert = ssl->remote_cert_info;
-    if (!cert || !cert->subject.info.slen)
-        return at;
-    at = tls_line(out, size, at, "subject", cert->subject.info.ptr,
-                  (size_t)cert->subject.info.slen);
-    at = tls_line(out, size, at, "issuer", cert->issuer.info.ptr,
-                  (size_t)cert->issuer.info.slen);
-    snprintf(number, sizeof number, "%ld", (long)cert->validity.start.sec);
-    at = tls_line(out, size, at, "not_before", number, strlen(number));
-    snprintf(number, sizeof number, "%ld", (long)cert->validity.end.sec);
-    at = tls_line(out, size, at, "not_after", number, strlen(number));
-    for (unsigned i = 0; i < cert->subj_alt_name.cnt; i++)
-        at = tls_line(out, size, at, "san",
-                      cert->subj_alt_name.entry[i].name.ptr,
-                      (size_t)cert->subj_alt_name.entry[i].name.slen);
-    return at;
+    why = tls_why(ssl->native_ssl, c->established ? 0 : ssl->verify_status,
+                  of_tls ? ssl->last_native_err : 0, c->established,
+                  status != PJ_ETIMEDOUT);
+    if (status == PJ_ETIMEDOUT && !c->established && !why)
+        why = PJPY_TLS_TIMEOUT;
+    c->verify_status |= why;
+    return why & TLS_CERTIFICATE_BITS ? PJSIP_TLS_ECERTVERIF : status;
+}
+
+static char *describe_tls(const pjsip_transport_state_info *info,
+                          size_t *length)
+{
+    const pjsip_tls_state_info *tls = info->ext_info;
+    const pj_ssl_sock_info *ssl = tls ? tls->ssl_sock_info : NULL;
+
+    return ssl && ssl->native_ssl ? tls_describe(ssl->native_ssl, length)
+                                  : NULL;
 }
 #endif
 
@@ -334,8 +390,9 @@ static void on_transport_state(pjsip_transport *tp, pjsip_transport_state state,
 {
     static const int states[] = { PJPY_TP_CONNECTED, PJPY_TP_DISCONNECTED,
                                   PJPY_TP_SHUTDOWN, PJPY_TP_DESTROYED };
+    pj_status_t status = info->status;
     connection *c;
-    char tls[4096];
+    char *tls = NULL;
     size_t tls_length = 0;
 
     if (tp == leaving && state == PJSIP_TP_STATE_DESTROY)
@@ -351,20 +408,28 @@ static void on_transport_state(pjsip_transport *tp, pjsip_transport_state state,
     if (c && (state == PJSIP_TP_STATE_DISCONNECTED ||
               state == PJSIP_TP_STATE_SHUTDOWN))
         c->lost = pjpy.lost = 1;
+#if PJSIP_HAS_TLS_TRANSPORT
+    if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN) {
+        if (c && state == PJSIP_TP_STATE_DISCONNECTED)
+            status = judge_tls(c, info);
+        tls = describe_tls(info, &tls_length);
+    }
+#endif
     /* The first reason is the real one; "cancelled" is none. */
     if (c && (c->status == PJ_SUCCESS || c->status == PJ_ECANCELLED) &&
-        info->status != PJ_SUCCESS)
-        c->status = info->status;
-#if PJSIP_HAS_TLS_TRANSPORT
-    if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN)
-        tls_length = describe_tls(info, tls, sizeof tls,
-                                  c ? &c->verify_status : &(uint32_t){ 0 });
-#endif
-    push_state(states[state], tp, c, info->status, tls, tls_length);
+        status != PJ_SUCCESS)
+        c->status = status;
+    if (c && status == PJ_ECANCELLED)
+        status = c->status;
+    push_state(states[state], tp, c, status, tls, tls_length);
+    free(tls);
     if (next_state_cb)
         next_state_cb(tp, state, info);
-    if (state == PJSIP_TP_STATE_DESTROY)
-        free(map_remove(&pjpy.connections, (uint64_t)(uintptr_t)tp));
+    if (state == PJSIP_TP_STATE_DESTROY &&
+        (c = map_remove(&pjpy.connections, (uint64_t)(uintptr_t)tp))) {
+        c->next = ended;
+        ended = c;
+    }
 }
 
 /* ------------------------------------------------------------ resolver */
@@ -430,6 +495,26 @@ static void fit_to_transport(query *q)
         q->target.type = bound->u.transport->key.type;
 }
 
+/* By whose name a TLS connection is found again and its certificate judged:
+   the listener's server_name, or the host of the URI, whose final dot is no
+   part of the name (RFC 6066, 3). */
+static void name_destination(pjsip_tx_data *tdata)
+{
+    const pjsip_tpselector *bound = &tdata->tp_sel;
+    pj_str_t *name = &tdata->dest_info.name;
+    const transport *t = bound->type == PJSIP_TPSELECTOR_LISTENER
+                             ? map_get(&pjpy.listeners,
+                                       (uint64_t)(uintptr_t)bound->u.listener)
+                             : NULL;
+
+    if (!t)
+        return;
+    if (*tls_box_server_name(t->tls))
+        pj_strdup2_with_null(tdata->pool, name, tls_box_server_name(t->tls));
+    else if (name->slen > 1 && name->ptr[name->slen - 1] == '.')
+        name->slen--;
+}
+
 static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
                        const pjsip_host_info *target, void *token,
                        pjsip_resolver_callback *done)
@@ -444,6 +529,8 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
 
     PJ_UNUSED_ARG(resolver);
     PJ_UNUSED_ARG(pool);
+    /* Whoever resolves in this library does it to send this. */
+    name_destination(((pjsip_send_state *)token)->tdata);
     if (is_address(host)) {
         char literal[PJ_INET6_ADDRSTRLEN + 10];
         pj_addr_str_print(host, 0, literal, sizeof literal, 3);
@@ -463,7 +550,6 @@ static void on_resolve(pjsip_resolver_t *resolver, pj_pool_t *pool,
     q->done = done;
     str_copy(q->host, (size_t)host->slen + 1, host);
     q->target.addr.host = pj_str(q->host);
-    /* Whoever resolves in this library does it to send this. */
     q->tdata = ((pjsip_send_state *)token)->tdata;
     tsx = q->tdata->mod_data[pjsip_tsx_layer_instance()->id];
     if (tsx) {
@@ -630,6 +716,7 @@ void transport_free_all(void)
     pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint),
                              next_state_cb);
     map_each(&pjpy.connections, connection_free);
+    transport_forget_ended();
     map_each(&pjpy.queries, free_query);
     map_clear(&pjpy.queries);
 }
@@ -641,6 +728,7 @@ int transport_command(command *cmd)
     case CMD_TRANSPORT_CLOSE: return do_close(cmd->handle);
     case CMD_PING: return do_ping(cmd);
     case CMD_CONNECTION_CLOSE: return do_connection_close((int32_t)cmd->value);
+    case CMD_TLS_RELOAD: return do_reload(cmd);
     default: return do_resolved(cmd);
     }
 }
@@ -650,13 +738,45 @@ int transport_command(command *cmd)
 int pjpy_listen(int protocol, const char *host, int port, const pjpy_tls *tls,
                 pjpy_listening *result)
 {
-    command *cmd = command_new(CMD_LISTEN, host, strlen(host));
+    listening in = { tls, NULL };
+    command *cmd;
+    int status = tls ? tls_context_new(tls, &result->error, &in.context) : 0;
 
+    if (status)
+        return status;
+    cmd = command_new(CMD_LISTEN, host, strlen(host));
     if (cmd) {
         cmd->what = protocol;
         cmd->value = (uint32_t)port;
     }
-    return command_call(cmd, (void *)tls, result);
+    status = command_call(cmd, &in, result);
+    tls_context_free(in.context);
+    return status;
+}
+
+int pjpy_tls_check(const pjpy_tls *tls, pjpy_tls_error *error)
+{
+    struct ssl_ctx_st *context;
+    int status = tls_context_new(tls, error, &context);
+
+    tls_context_free(context);
+    return status;
+}
+
+int pjpy_tls_reload(uint64_t handle, const pjpy_tls *tls, pjpy_tls_error *error)
+{
+    struct ssl_ctx_st *context;
+    command *cmd;
+    int status = tls_context_new(tls, error, &context);
+
+    if (status)
+        return status;
+    cmd = command_new(CMD_TLS_RELOAD, NULL, 0);
+    if (cmd)
+        cmd->handle = handle;
+    status = command_call(cmd, &context, NULL);
+    tls_context_free(context);
+    return status;
 }
 
 int pjpy_transport_close(uint64_t handle)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from pjsip_py.events import (
     TransportState,
 )
 from pjsip_py.message import Binding
+from pjsip_py.tls import TlsInfo
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -161,7 +163,7 @@ def describe_binding(binding: Binding) -> str:
 
 
 def describe_connection(event: TransportState) -> tuple[str, str]:
-    tls = " ".join(event.tls[each] for each in ("protocol", "cipher") if event.tls.get(each))
+    tls = f"{event.tls.protocol} {event.tls.cipher}".strip() if event.tls else ""
     way = "from" if event.state == "disconnected" else "to"
     where = f" {way} {event.remote}" if event.remote else f" on {event.local}"
     return f"{event.protocol} {event.state}{where}", tls or event.reason
@@ -229,7 +231,7 @@ def event_record(event: Event) -> dict[str, Any] | None:
             "local": event.local,
             "remote": event.remote,
             "reason": event.reason,
-            "tls": dict(event.tls),
+            "tls": _tls_record(event.tls),
             "error": error_record(event.error),
         }
     if isinstance(event, SipMessage):
@@ -244,6 +246,22 @@ def event_record(event: Event) -> dict[str, Any] | None:
     if isinstance(event, EventsDropped):
         return head | {"event": "events_dropped", "trace": event.trace, "log": event.log}
     return None
+
+
+def _tls_record(tls: TlsInfo | None) -> dict[str, Any] | None:
+    if tls is None:
+        return None
+    record: dict[str, Any] = {"protocol": tls.protocol, "cipher": tls.cipher, "peer": None}
+    if tls.peer is not None:
+        record["peer"] = {
+            "subject": tls.peer.subject,
+            "issuer": tls.peer.issuer,
+            "san": list(tls.peer.san),
+            "not_before": tls.peer.not_before,
+            "not_after": tls.peer.not_after,
+            "sha256": hashlib.sha256(tls.peer.der).hexdigest(),
+        }
+    return record
 
 
 def _binding_record(binding: Binding) -> dict[str, Any]:
