@@ -81,7 +81,7 @@ class Asking:
         try:
             proofs = () if answer is None else check_proofs(answer)
         except ConfigError as error:
-            self.cause = error
+            self.cause = error.with_traceback(None)  # which would show the answer
             self._fail(f"the credentials callable returned {type(answer).__name__}: {error}")
             return
         transport = self._client.transport

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
 from ._regconfig import MAX_EXPIRES
+from ._secret import forgets
 from .auth import ALGORITHMS, MAX_CREDENTIALS, Credentials
 from .errors import ConfigError, InvalidUriError, PjsuaFieldWarning
 from .message import split_name_addr, unquote
@@ -395,6 +396,7 @@ _MEMBERS = _members()
 Said = dict[str, tuple[str, object]]
 
 
+@forgets
 def from_pjsua_fields(config: object = None, /, **fields: object) -> dict[str, Any]:
     """The keyword arguments of :class:`~pjsip_py.AccountConfig` for an account of pjsua's.
 
@@ -429,7 +431,8 @@ def from_pjsua_fields(config: object = None, /, **fields: object) -> dict[str, A
     options = _options(values)
     if ignored:
         message = f"without effect here (docs/pjsua.md says why): {', '.join(ignored)}"
-        warnings.warn(message, PjsuaFieldWarning, stacklevel=3)
+        # Between its caller and here are from_pjsua() and two frames of forgets().
+        warnings.warn(message, PjsuaFieldWarning, stacklevel=5)
     return options
 
 

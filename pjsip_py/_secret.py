@@ -7,11 +7,12 @@ wrote in the place of one.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import ConfigError
 
@@ -20,6 +21,33 @@ StrPath = str | os.PathLike[str]
 MAX_SECRET = 4096  # bytes of a file: who names a larger one meant another
 
 _log = logging.getLogger("pjsip_py")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def forgets(function: Callable[P, R]) -> Callable[P, R]:
+    """What *function* raises comes without its variables, nor those of what it called.
+
+    They hold secrets, and there are those who show them beside a traceback: crash reporters,
+    ``pytest --showlocals``.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            failure = error.with_traceback(None)
+        if failure.__suppress_context__:
+            failure.__context__ = None
+        del args, kwargs
+        try:
+            raise failure
+        finally:
+            del failure  # no cycle through the traceback
+
+    return call
 
 
 class Secret(str):
@@ -40,6 +68,7 @@ class Secret(str):
         return f"<{self.reference}>"
 
 
+@forgets
 def read_secret(reference: object, base: StrPath | None = None) -> Secret:
     """What *reference* leads to.
 

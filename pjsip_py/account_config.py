@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ._regconfig import RegConfig, check_config, check_route
+from ._secret import forgets
 from .auth import Proof, Source
 from .errors import ConfigError, InvalidUriError
 from .retry import DEFAULT_POLICY, RetryPolicy
@@ -88,6 +89,7 @@ class AccountConfig:
     _checked: tuple[RegConfig, ...] = field(init=False, repr=False, compare=False)
 
     @classmethod
+    @forgets
     def from_pjsua(cls, config: object = None, **options: Any) -> AccountConfig:
         """From the fields of ``pjsua_acc_config`` or of PJSUA2's ``AccountConfig``.
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-from ._secret import StrPath, read_secret, references
+from ._secret import StrPath, forgets, read_secret, references
 from .errors import ConfigError
 from .uri import check_bool, check_text
 
@@ -44,6 +44,7 @@ class Credentials:
 
     __slots__ = ("_references", "_secrets", "min_algorithm", "realm", "username")
 
+    @forgets
     def __init__(
         self,
         username: str,
@@ -79,6 +80,7 @@ class Credentials:
             self._secrets = tuple(_ha1_items(ha1, ALGORITHMS.index(min_algorithm or "MD5")))
 
     @classmethod
+    @forgets
     def from_reference(
         cls,
         username: str,
@@ -191,6 +193,7 @@ class BearerToken:
 
     __slots__ = ("_token", "insecure", "realm")
 
+    @forgets
     def __init__(self, token: str, *, realm: str = "*", insecure: bool = False) -> None:
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise ConfigError("token must be a Bearer token: letters, digits and -._~+/ (RFC 6750)")

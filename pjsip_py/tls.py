@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ._secret import forgets
 from .errors import ConfigError
 from .uri import check_bool, check_seconds, check_text
 
@@ -140,6 +141,7 @@ class TlsConfig:
             shown.append(f"{each.name}={value}")
         return f"TlsConfig({', '.join(shown)})"
 
+    @forgets
     def check_files(self) -> None:
         """Load all of it once, as opening a transport does, with the OpenSSL that will speak.
 
