@@ -25,7 +25,7 @@ def ours(name):
     with pjsip.Endpoint() as ep:
         account = ep.add_account(
             f"sip:{{name}}@example.com", registrar={uri!r},
-            credentials=pjsip.Credentials("alice", "secret"),
+            credentials=pjsip.Credentials("alice", "Side-by-Side-2"),
         )
         print("ours", account.register().result(10).code, flush=True)
 """
@@ -57,7 +57,7 @@ def theirs(during=lambda: None):
     account_config.idUri = "sip:theirs@example.com"
     account_config.regConfig.registrarUri = {uri!r}
     account_config.sipConfig.authCreds.append(
-        pjsua2.AuthCredInfo("digest", "*", "alice", 0, "secret")
+        pjsua2.AuthCredInfo("digest", "*", "alice", 0, "Side-by-Side-2")
     )
     account.create(account_config)
     deadline = time.monotonic() + 10
@@ -79,7 +79,7 @@ PROGRAMS = {
     + """
 with pjsip.Endpoint() as ep:
     client = ep.registration({uri!r}, "sip:a@example.com", expires=1,
-                             credentials=pjsip.Credentials("alice", "secret"))
+                             credentials=pjsip.Credentials("alice", "Side-by-Side-2"))
     print("ours", client.register().result(10).code, flush=True)
     stream = client.events()
     theirs(lambda: stream.get(5))
@@ -90,7 +90,7 @@ with pjsip.Endpoint() as ep:
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_both_register_from_one_process(program: str) -> None:
-    with Registrar(users={"alice": "secret"}, algorithms=("MD5",)) as registrar:
+    with Registrar(users={"alice": "Side-by-Side-2"}, algorithms=("MD5",)) as registrar:
         finished = run_program(program.format(uri=registrar.uri()), timeout=40)
         assert finished.code == 0, finished
         # What else is there is the log of theirs.

@@ -12,6 +12,7 @@ import pytest
 
 from pjsip_py.testing import Registrar
 
+PASSWORD = "hunter2-by-example"
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 # Lines that must appear, in this order.
@@ -74,7 +75,7 @@ def run(name: str, *arguments: str, **env: str) -> str:
         env=os.environ | {"PYTHONIOENCODING": "utf-8"} | env,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "secret" not in done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
     return done.stdout
 
 
@@ -90,7 +91,7 @@ def test_example(name: str) -> None:
 
 
 def test_with_an_aor_of_ones_own() -> None:
-    with Registrar(users={"bob": "hunter2"}) as registrar:
-        output = run("sync.py", "sip:bob@example.com", registrar.uri(), PJSIP_PY_PASSWORD="hunter2")
+    with Registrar(users={"bob": PASSWORD}) as registrar:
+        output = run("sync.py", "sip:bob@example.com", registrar.uri(), PJSIP_PY_PASSWORD=PASSWORD)
         assert "200 OK: registered" in output
         assert registrar.requests[0].aor == "sip:bob@example.com"

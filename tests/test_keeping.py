@@ -31,6 +31,7 @@ pytestmark = pytest.mark.timeout(60)
 E = TypeVar("E", bound=pjsip.Event)
 SLACK = 1.0  # s
 HOST = "127.0.0.1"
+PASSWORD = "Through-thick-and-thin-25"
 
 
 class Watch:
@@ -438,7 +439,7 @@ def test_200_of_200_accounts_are_kept_through_25_percent_loss_both_ways(
 ) -> None:
     count, expires, margin, renewals = 200, 15, 6, 3
     there, back = Way(loss=0.25, seed=11), Way(loss=0.25, seed=12)
-    users = {f"lossy{number}": "secret" for number in range(count)}
+    users = {f"lossy{number}": PASSWORD for number in range(count)}
     with (
         Registrar(users=users) as registrar,
         UdpRelay(registrar.address(), there=there, back=back) as relay,
@@ -591,7 +592,7 @@ def test_a_refused_connection_is_tried_until_it_is_accepted(
 def test_the_contact_becomes_what_the_registrar_sees(endpoint: Open, mode: int) -> None:
     aor = "sip:alice@example.com"
     with (
-        Registrar(users={"alice": "secret"}) as registrar,
+        Registrar(users={"alice": PASSWORD}) as registrar,
         UdpRelay(registrar.address()) as relay,
     ):
         ep, watch = endpoint()
@@ -599,7 +600,7 @@ def test_the_contact_becomes_what_the_registrar_sees(endpoint: Open, mode: int) 
         account = ep.add_account(
             aor,
             registrar=relay.uri,
-            credentials=pjsip.Credentials("alice", "secret"),
+            credentials=pjsip.Credentials("alice", PASSWORD),
             expires=2,  # refreshed after one
             contact_rewrite=mode,
         )

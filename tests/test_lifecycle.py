@@ -31,6 +31,7 @@ from pjsip_py.testing import Registrar
 pytestmark = pytest.mark.timeout(40)
 
 AOR = "sip:alice@example.com"
+PASSWORD = "Birth-to-death-1032"
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_everything_of_a_closed_endpoint_is_closed(registrar: Registrar) -> None
         client.events,
         lambda: client.update_expires(60),
         lambda: client.update_contacts("sip:a@127.0.0.1"),
-        lambda: client.set_credentials(pjsip.Credentials("a", "b")),
+        lambda: client.set_credentials(pjsip.Credentials("a", "Sesame-1865")),
         account.register,
         account.unregister,
         account.events,
@@ -437,12 +438,12 @@ def test_five_hundred_cycles_leave_nothing(mode: str) -> None:
 def test_clients_and_connections_leave_nothing(ep: pjsip.Endpoint) -> None:
     states: queue.Queue[pjsip.TransportState] = queue.Queue()
     ep.on(pjsip.TransportState, states.put)
-    with Registrar(protocols=("tcp",), users={"alice": "secret"}) as registrar:
+    with Registrar(protocols=("tcp",), users={"alice": PASSWORD}) as registrar:
         sizes = []
         for i in range(20):
             clients = [
                 ep.registration(
-                    registrar.uri(), AOR, credentials=pjsip.Credentials("alice", "secret")
+                    registrar.uri(), AOR, credentials=pjsip.Credentials("alice", PASSWORD)
                 )
                 for _ in range(20)
             ]
@@ -634,7 +635,7 @@ def in_child():
         unregister_all=client.unregister_all, fetch=client.fetch_bindings, events=client.events,
         update=lambda: client.update_expires(60),
         contacts=lambda: client.update_contacts("sip:a@b"),
-        credentials=lambda: client.set_credentials(pjsip.Credentials("a", "b")),
+        credentials=lambda: client.set_credentials(pjsip.Credentials("a", "Sesame-1865")),
         account_register=account.register, account_unregister=account.unregister,
         wait=lambda: account.wait_registered(1), another=lambda: pjsip.Endpoint().open(),
         result=lambda: pending.result(2), exception=lambda: pending.exception(2),

@@ -164,7 +164,7 @@ def test_expires_lives_on_in_the_same_registration(world: World, registrar: Regi
 
 def test_a_corrected_password_brings_a_failed_account_back(world: World) -> None:
     with Registrar(users={"alice": PASSWORD}) as registrar:
-        wrong = pjsip.Credentials("alice", "wrong")
+        wrong = pjsip.Credentials("alice", "Wrong-" + PASSWORD)
         account = world.account(registrar, credentials=wrong)
         assert isinstance(world.fails(account), pjsip.WrongPasswordError)
         assert account.state == "failed"
@@ -182,9 +182,9 @@ def test_a_password_that_changed_is_used_at_the_next_challenge(world: World) -> 
     with Registrar(users={"alice": PASSWORD}) as registrar:
         account = world.account(registrar, credentials=ALICE)
         account.register().result(DEADLINE)
-        registrar.set_password("alice", "new")
+        registrar.set_password("alice", "New-" + PASSWORD)
         registrar.expire_nonces()
-        account.modify(credentials=pjsip.Credentials("alice", "new")).result(DEADLINE)
+        account.modify(credentials=pjsip.Credentials("alice", "New-" + PASSWORD)).result(DEADLINE)
         registrar.expire_nonces()
         account.register().result(DEADLINE)
         assert account.state == "registered"
@@ -514,7 +514,9 @@ def test_many_threads_modify_at_once(world: World, registrar: Registrar) -> None
 def test_a_handler_may_modify_what_it_is_told_of(world: World) -> None:
     """The usual thing: a new password when the old one is refused."""
     with Registrar(users={"alice": PASSWORD}) as registrar:
-        account = world.account(registrar, credentials=pjsip.Credentials("alice", "wrong"))
+        account = world.account(
+            registrar, credentials=pjsip.Credentials("alice", "Wrong-" + PASSWORD)
+        )
         world.ep.on(pjsip.GaveUp, lambda event: event.account.modify(credentials=ALICE))
         assert isinstance(account.register().exception(DEADLINE), pjsip.WrongPasswordError)
         world.wait_state(account, "registered")

@@ -30,6 +30,7 @@ HEADER = next(ROOT.glob("vendor/pjproject-*/pjsip/include/pjsua-lib/pjsua.h"), N
 AOR = "sip:alice@example.com"
 UDP, TCP = "sip:192.0.2.1", "sip:192.0.2.1;transport=tcp"
 HA1 = "0123456789abcdef" * 2
+SECRET = "hunter2-of-all-places"
 BASE: dict[str, object] = {"id": AOR, "reg_uri": UDP}
 
 ROWS = {row.key: row for row in TABLE}
@@ -86,20 +87,18 @@ every_way = pytest.mark.parametrize("say", WAYS, ids=lambda way: way.__name__)
 
 # -- every row ------------------------------------------------------------------------------------
 
-CREDENTIAL = SimpleNamespace(
-    scheme="digest", realm="*", username="alice", dataType=0, data="secret"
-)
+CREDENTIAL = SimpleNamespace(scheme="digest", realm="*", username="alice", dataType=0, data=SECRET)
 
 # For each row that decides something of ours: what else is said, its value, and what comes of it.
 CASES: dict[str, tuple[dict[str, object], object, dict[str, object]]] = {
     "id": ({}, '"Alice" <sip:alice@example.com>', {"aor": AOR, "display_name": "Alice"}),
     "reg_uri": ({}, "sip:192.0.2.9", {"registrar": "sip:192.0.2.9", "register_on_add": True}),
     "register_on_acc_add": ({}, False, {"register_on_add": False}),
-    "cred_info": ({}, [CREDENTIAL], {"credentials": (pjsip.Credentials("alice", "secret"),)}),
+    "cred_info": ({}, [CREDENTIAL], {"credentials": (pjsip.Credentials("alice", SECRET),)}),
     "cred_count": (
         {"cred_info": [CREDENTIAL, SimpleNamespace(username="", realm="", data="")]},
         1,
-        {"credentials": (pjsip.Credentials("alice", "secret"),)},
+        {"credentials": (pjsip.Credentials("alice", SECRET),)},
     ),
     "proxy": ({}, ["sip:a;lr", "<sip:b;lr>"], {"route": ("sip:a;lr", "<sip:b;lr>")}),
     "proxy_cnt": ({"proxy": ["sip:a", "", ""]}, 1, {"route": ("sip:a",)}),
@@ -157,7 +156,7 @@ def test_every_row_that_decides_something_has_a_case() -> None:
 def test_a_field_becomes_ours(key: str, say: Callable[[dict[str, object]], Any]) -> None:
     context, value, wanted = CASES[key]
     if key == "cred_info" and say is in_pjsua:
-        value = {"realm": "*", "scheme": "digest", "username": "alice", "data": "secret"}
+        value = {"realm": "*", "scheme": "digest", "username": "alice", "data": SECRET}
     options = say({**BASE, **context, key: value})
     assert {name: options[name] for name in wanted} == wanted
     AccountConfig(**options)
@@ -351,7 +350,7 @@ def test_an_account_needs_an_aor(said: dict[str, Any]) -> None:
 def test_a_uri_that_is_none_is_refused(key: str, value: object) -> None:
     with pytest.raises(pjsip.InvalidUriError) as caught:
         AccountConfig(**in_pjsua({**BASE, key: value}))
-    assert "secret" not in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 BREAKS = ["x\r\nX-Evil: 1", "x\ny", "x\0y", "x\x7fy", "\ud800"]
@@ -374,7 +373,7 @@ def test_nul_and_line_breaks_never_pass(key: str, text: str) -> None:
 @pytest.mark.parametrize("member", ["realm", "username", "data", "scheme", "hName", "hValue"])
 def test_nor_do_they_in_credentials_and_headers(member: str, text: str) -> None:
     said: dict[str, object] = {
-        "cred_info": {"realm": "*", "username": "alice", "data": "secret", member: text}
+        "cred_info": {"realm": "*", "username": "alice", "data": SECRET, member: text}
         if member[0] != "h"
         else (),
         "reg_hdr_list": [{"hName": "X-Line", "hValue": "7", member: text}],
@@ -383,7 +382,7 @@ def test_nor_do_they_in_credentials_and_headers(member: str, text: str) -> None:
         del said["reg_hdr_list"]
     with pytest.raises(pjsip.ConfigError) as caught:
         AccountConfig(**in_pjsua({**BASE, **said}))
-    assert "secret" not in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 # -- credentials ----------------------------------------------------------------------------------
@@ -422,9 +421,6 @@ def test_a_credential_in_either_vocabulary(entry: Any, wanted: pjsip.Credentials
     if isinstance(entry, dict):
         entry = SimpleNamespace(**entry)
         assert in_pjsua2({**BASE, "cred_info": entry})["credentials"] == (wanted,)
-
-
-SECRET = "hunter2-of-all-places"
 
 
 @pytest.mark.parametrize(
@@ -791,7 +787,7 @@ def test_a_real_object_of_pjsua2_is_read() -> None:
         header.hName, header.hValue = "X-Line", "7"
         config.regConfig.headers.append(header)
         config.sipConfig.authCreds.append(
-            pjsua2.AuthCredInfo("digest", "*", "alice", 0, "secret")
+            pjsua2.AuthCredInfo("digest", "*", "alice", 0, "hunter2-of-all-places")
         )
         config.sipConfig.proxies.append("sip:192.0.2.2;transport=tcp;lr")
         for name, value in from_pjsua_fields(config).items():
@@ -855,12 +851,12 @@ def test_the_warning_points_at_the_caller() -> None:
 
 
 def test_an_account_of_pjsuas_registers(ep: pjsip.Endpoint) -> None:
-    with Registrar(users={"alice": "secret"}) as registrar:
+    with Registrar(users={"alice": SECRET}) as registrar:
         config = pjsip.AccountConfig.from_pjsua(
             id=f'"Alice" <{AOR}>',
             reg_uri=registrar.uri(),
             reg_timeout=120,
-            cred_info={"realm": "*", "scheme": "digest", "username": "alice", "data": "secret"},
+            cred_info={"realm": "*", "scheme": "digest", "username": "alice", "data": SECRET},
             reg_hdr_list={"X-Line": "7"},
             contact_params=";q=0.5",
             transport_id=ep.listen("udp", host="127.0.0.1"),

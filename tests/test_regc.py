@@ -413,10 +413,10 @@ def test_the_strongest_algorithm_offered_first_is_taken(ep: pjsip.Endpoint) -> N
 @pytest.mark.parametrize("realm", ["a.example", "b.example"])
 def test_the_realm_chooses_among_credentials(ep: pjsip.Endpoint, realm: str) -> None:
     credentials = [
-        pjsip.Credentials("alice", "for-a", realm="a.example"),
-        pjsip.Credentials("alice", "for-b", realm="b.example"),
+        pjsip.Credentials("alice", "Open-for-a", realm="a.example"),
+        pjsip.Credentials("alice", "Open-for-b", realm="b.example"),
     ]
-    with Registrar(users={"alice": f"for-{realm[0]}"}, realm=realm) as server:
+    with Registrar(users={"alice": f"Open-for-{realm[0]}"}, realm=realm) as server:
         client = ep.registration(server.uri(), AOR, credentials=credentials)
         assert client.register().result(5).code == 200
 

@@ -166,7 +166,7 @@ def test_a_wrong_password_is_answered_once(ep: pjsip.Endpoint, sipp: StartSipp) 
     # SIPp's second 401 carries the same nonce and no stale: the password, then, is wrong.
     server = sipp("refused_twice")
     with pytest.raises(pjsip.WrongPasswordError) as caught:
-        registration(ep, server, password="wrong").register().result(timeout=5)
+        registration(ep, server, password="Wrong-password-9").register().result(timeout=5)
     assert caught.value.code == 401
 
 

@@ -17,6 +17,7 @@ from pjsip_py import uri as uris
 from pjsip_py.testing import Registrar
 
 AOR = "sip:alice@example.com"
+PASSWORD = "Uniform-locator-3986"
 
 # -- what a URI may be ----------------------------------------------------------------------------
 
@@ -301,19 +302,19 @@ ARGUMENTS: dict[str, Call] = {
     "registration contact_params text": registration(contact_params=lambda p: f";x={p}"),
     "registration contact_uri_params": registration(contact_uri_params=lambda p: {"x": p}),
     "registration credentials username": registration(
-        credentials=lambda p: pjsip.Credentials(p, "secret")
+        credentials=lambda p: pjsip.Credentials(p, PASSWORD)
     ),
     "registration credentials password": registration(
         credentials=lambda p: pjsip.Credentials("alice", p)
     ),
     "registration credentials realm": registration(
-        credentials=lambda p: pjsip.Credentials("alice", "secret", realm=p)
+        credentials=lambda p: pjsip.Credentials("alice", PASSWORD, realm=p)
     ),
     "registration credentials ha1": registration(
         credentials=lambda p: pjsip.Credentials("alice", ha1=p.ljust(32, "0")[:32], realm="r")
     ),
     "registration credentials min_algorithm": registration(
-        credentials=lambda p: pjsip.Credentials("alice", "secret", min_algorithm=p)
+        credentials=lambda p: pjsip.Credentials("alice", PASSWORD, min_algorithm=p)
     ),
     "account aor": account(aor=lambda p: f"sip:{p}@example.com"),
     "account registrar": account(registrar=lambda p: f"sip:{p}"),
@@ -325,7 +326,7 @@ ARGUMENTS: dict[str, Call] = {
     "account from_uri": account(from_uri=lambda p: f"sip:{p}@example.com"),
     "update_contacts": client(lambda c, p: c.update_contacts([f"sip:{p}@127.0.0.1"])),
     "update_contacts text": client(lambda c, p: c.update_contacts(f"<sip:a@127.0.0.1>;x={p}")),
-    "set_credentials": client(lambda c, p: c.set_credentials(pjsip.Credentials(p, "secret"))),
+    "set_credentials": client(lambda c, p: c.set_credentials(pjsip.Credentials(p, PASSWORD))),
     "listen protocol": lambda ep, server, poison: ep.listen(poison),
     "listen host": lambda ep, server, poison: ep.listen("udp", poison),
     "user_agent": lambda ep, server, poison: pjsip.EndpointConfig(user_agent=poison),
@@ -414,9 +415,9 @@ def test_any_text_arrives_as_it_is_or_is_refused(
     }
     options = fields[name]
     user = text if name == "user" else "alice"
-    with Registrar(users={user: "secret"}) as server:
+    with Registrar(users={user: PASSWORD}) as server:
         try:
-            credentials = pjsip.Credentials(user, "secret")
+            credentials = pjsip.Credentials(user, PASSWORD)
             client = open_ep.registration(server.uri(), AOR, credentials=credentials, **options)
         except pjsip.ConfigError:
             refused = [c for c in text if c not in '"\\' or name != "user"]
@@ -465,7 +466,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "contact params over 4 kB": {"contacts": None, "contact_params": {"x": "y" * 4097}},
     "nine credentials": {"credentials": [pjsip.Credentials(f"u{i}", "p") for i in range(9)]},
     "credentials text": {"credentials": "alice:secret"},
-    "credentials pairs": {"credentials": [("alice", "secret")]},
+    "credentials pairs": {"credentials": [("alice", PASSWORD)]},
     "headers text": {"headers": "X: y"},
     "headers triple": {"headers": [("X", "y", "z")]},
     "header name with space": {"headers": {"X Y": "z"}},

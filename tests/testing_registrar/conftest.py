@@ -16,6 +16,7 @@ import pytest
 
 from pjsip_py.testing import Registrar
 
+PASSWORD = "Al-Chwarizmi-820"  # of most users in these tests
 DEADLINE = 5.0  # s, for anything that is expected to happen
 SILENCE = 0.25  # s, to believe that nothing comes
 _HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
@@ -156,7 +157,7 @@ class Client:
     def authorization(
         self,
         challenge: dict[str, str],
-        password: str = "secret",
+        password: str = PASSWORD,
         *,
         nc: int | str = 1,
         username: str | None = None,

@@ -11,7 +11,8 @@ import pytest
 
 from pjsip_py.testing import DigestCredentials, Proof, Registrar, RegistrarError, digest_response
 
-USERS = {"alice": "secret", 'b"o\\b, x=1': "pass:wörd", "empty": ""}
+PASSWORD = "Al-Chwarizmi-820"  # what conftest.py's client proves by itself
+USERS = {"alice": PASSWORD, 'b"o\\b, x=1': "pass:wörd", "empty": ""}
 
 
 def challenged(client: Any, index: int = 0) -> dict[str, str]:
@@ -80,7 +81,7 @@ def test_wrong_password_gets_a_fresh_challenge_that_is_not_stale(connect: Any) -
         client = connect(registrar)
         challenge = challenged(client)
         for bad in (
-            {"password": "guess"},
+            {"password": "Guess-work-3"},
             {"username": "nobody"},
             {"spoil": {"response": '"0000"'}},
         ):
@@ -96,7 +97,7 @@ def test_wrong_password_gets_a_fresh_challenge_that_is_not_stale(connect: Any) -
 def test_wrong_password_can_be_forbidden(connect: Any) -> None:
     with Registrar(users=USERS, on_bad_credentials=403) as registrar:
         client = connect(registrar)
-        reply = answer(client, challenged(client), password="guess")
+        reply = answer(client, challenged(client), password="Guess-work-3")
         assert (reply.code, reply.all("WWW-Authenticate")) == (403, [])
 
 
@@ -181,7 +182,7 @@ def test_nonce_lifetime(connect: Any) -> None:
         now[0] = 60.0
         reply = answer(client, challenge, nc=2)
         assert (reply.code, reply.challenge()["stale"]) == (401, "true")
-        wrong = answer(client, challenge, nc=3, password="guess")
+        wrong = answer(client, challenge, nc=3, password="Guess-work-3")
         assert "stale" not in wrong.challenge()  # stale says: the password was right
         assert answer(client, reply.challenge()).code == 200
 
@@ -265,7 +266,7 @@ def test_auth_int_covers_the_body(connect: Any) -> None:
             "cnonce": "abc",
             "opaque": challenge["opaque"],
         }
-        params["response"] = digest_response(params, "secret", "REGISTER", b"hello")
+        params["response"] = digest_response(params, PASSWORD, "REGISTER", b"hello")
         header = "Authorization: Digest " + ", ".join(
             f"{k}={v}" if k in ("qop", "nc", "algorithm") else f'{k}="{v}"'
             for k, v in params.items()
@@ -489,11 +490,11 @@ def test_tokens_are_not_asked_for_unless_there_are_any() -> None:
 
 
 def test_password_changes_while_it_runs(connect: Any) -> None:
-    with Registrar(users={"alice": "old"}) as registrar:
+    with Registrar(users={"alice": "Old-and-Grey-4"}) as registrar:
         client = connect(registrar)
         challenge = challenged(client)
-        registrar.set_password("alice", "secret")
-        assert answer(client, challenge, password="old").code == 401
+        registrar.set_password("alice", PASSWORD)
+        assert answer(client, challenge, password="Old-and-Grey-4").code == 401
         assert answer(client, challenge).code == 200
         registrar.set_password("alice", None)
         assert answer(client, challenge, nc=2).code == 401

@@ -13,7 +13,9 @@ def test_sip_registrar(sip_registrar: Registrar, connect: Any) -> None:
         client = connect(sip_registrar, protocol)
         reply = client.register()
         assert reply.code == 401
-        assert client.register(headers=[client.authorization(reply.challenge())]).code == 200
+        assert (
+            client.register(headers=[client.authorization(reply.challenge(), "secret")]).code == 200
+        )
 
 
 def test_sip_endpoint_registers(sip_endpoint: Any, sip_registrar: Registrar) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from pjsip_py.testing import Answer, Registrar, RegistrarError
 
+PASSWORD = "Al-Chwarizmi-820"  # what conftest.py's client proves by itself
+
 
 def test_answer_next_and_then_as_usual(registrar: Registrar, client: Any) -> None:
     registrar.answer_next(503, headers={"Retry-After": "7"}, times=2)
@@ -263,7 +265,7 @@ def test_only_the_newest_requests_are_kept(connect: Any) -> None:
 
 def test_in_asyncio(connect: Any) -> None:
     async def use() -> None:
-        async with Registrar(users={"alice": "secret"}) as registrar:
+        async with Registrar(users={"alice": PASSWORD}) as registrar:
             client = connect(registrar)
             assert (await asyncio.to_thread(client.register)).code == 401
             await asyncio.to_thread(registrar.wait_for, 1)

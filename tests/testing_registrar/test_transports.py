@@ -16,6 +16,8 @@ import pytest
 
 from pjsip_py.testing import Answer, Registrar, RegistrarError
 
+PASSWORD = "Al-Chwarizmi-820"  # what conftest.py's client proves by itself
+
 AOR = "sip:alice@example.com"
 
 
@@ -392,7 +394,7 @@ def test_dropped_connections(tcp: Registrar, connect: Any, reset: bool) -> None:
 
 
 def test_tls_with_made_certificates(connect: Any) -> None:
-    with Registrar(protocols=("tls",), users={"alice": "secret"}) as registrar:
+    with Registrar(protocols=("tls",), users={"alice": PASSWORD}) as registrar:
         client = connect(registrar)
         reply = client.register()
         assert reply.code == 401
@@ -490,7 +492,7 @@ def test_restart_forgets_transactions(registrar: Registrar, client: Any) -> None
 
 
 def test_restart_forgets_nonces(connect: Any) -> None:
-    with Registrar(users={"alice": "secret"}) as registrar:
+    with Registrar(users={"alice": PASSWORD}) as registrar:
         client = connect(registrar)
         challenge = client.register().challenge()
         registrar.stop()
