@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import leaks
 import pytest
 from servers.certs import Certificates
 from servers.kamailio import Kamailio
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 Server = TypeVar("Server", Kamailio, Sipp)
 SERVERS: pytest.StashKey[list[Kamailio | Sipp]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    leaks.watch(config)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import leaks
 import pytest
 
 import pjsip_py as pjsip
@@ -79,7 +80,7 @@ def read_until(process: subprocess.Popen[str], wanted: str) -> str:
     for line in process.stdout:
         seen += line
         if wanted in line:
-            return seen
+            return leaks.output(seen)
     pytest.fail(f"no {wanted!r} in:\n{seen}")
 
 
@@ -587,7 +588,7 @@ def on_terminal(*arguments: str, answer: str = "", prompt: str = "", **env: str)
                 if answer and prompt in seen:
                     os.write(ours, answer.encode() + b"\n")
                     answer = ""
-        return process.wait(DEADLINE), seen
+        return process.wait(DEADLINE), leaks.output(seen)
     finally:
         os.close(ours)
 
@@ -661,7 +662,7 @@ def test_registrar_in_words() -> None:
         seen = read_until(process, "Ctrl-C ends it.")
         assert "Anyone may register" not in seen
         uri = seen.split()[1]
-        run("register", AOR, f"--registrar={uri}", code=4, PJSIP_PY_PASSWORD="wrong")
+        run("register", AOR, f"--registrar={uri}", code=4, PJSIP_PY_PASSWORD="Wrong-" + PASSWORD)
         run("register", AOR, f"--registrar={uri}", "--once", code=0, PJSIP_PY_PASSWORD=PASSWORD)
         seen = read_until(process, "REGISTER sip:alice@example.com: 200")
         assert "REGISTER sip:alice@example.com: challenged" in seen

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import leaks
 import pytest
 from c_targets import build, options
 from hypothesis import HealthCheck, example, given, settings
@@ -163,7 +164,7 @@ _characters = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
 _quotable = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters='"\\')
 usernames = st.text(_quotable, min_size=1, max_size=40)
 realms = st.text(_quotable, min_size=1, max_size=40)
-passwords = st.text(_characters, max_size=60)
+passwords = st.just("") | st.text(_characters, max_size=60).map(leaks.marked)
 nonces = st.text(_quotable, min_size=1, max_size=60)
 _label = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 _hosts = st.one_of(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import leaks
 import pytest
 from servers.kamailio import BULK_PASSWORD, Kamailio
 
@@ -73,7 +74,7 @@ class Program:
         """Its exit code; the rest of its output is read."""
         output, _ = self.process.communicate(timeout=DEADLINE)
         self.output += output
-        assert "Traceback" not in self.output
+        assert "Traceback" not in leaks.output(self.output)
         assert PASSWORD not in self.output
         return self.process.returncode
 
@@ -447,7 +448,7 @@ def test_hangups_in_quick_succession_end_with_what_the_file_says(
 def test_a_secret_that_is_mended_is_used_at_a_reload(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.touch(0o600)
-    secret.write_text("wrong")
+    secret.write_text("Wrong-" + PASSWORD)
     with Registrar(users={"alice": PASSWORD}) as registrar:
         file = AccountsToml(tmp_path / "accounts.toml", {"registrar": registrar.uri()})
         file.add("alice", credentials={"username": "alice", "password": "file:secret"})
@@ -652,7 +653,7 @@ class Terminal:
         with contextlib.suppress(OSError):  # EIO: the other end is closed
             while data := os.read(self.ours, 65536):
                 self.seen += data.decode("utf-8", "replace")
-        assert "Traceback" not in self.seen
+        assert "Traceback" not in leaks.output(self.seen)
         return self.process.wait(DEADLINE)
 
 
