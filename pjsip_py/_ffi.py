@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from . import errors
 from ._pjsip import ffi, lib
+from ._secret import forgets
 
 EV_REG_STARTED: int = lib.PJPY_EV_REG_STARTED
 EV_REG_STATE: int = lib.PJPY_EV_REG_STATE
@@ -311,6 +312,7 @@ def _check_tls(status: int, error: Any, fields: dict[str, Any] | None, operation
     raise errors.ConfigError(text) if error.argument else errors.TlsError(text)
 
 
+@forgets
 def listen(
     protocol: str, host: str, port: int, ipv6: bool, tls: dict[str, Any] | None, operation: str
 ) -> Listening:
@@ -325,6 +327,7 @@ def listen(
     )
 
 
+@forgets
 def tls_check(tls: dict[str, Any]) -> None:
     error = ffi.new("pjpy_tls_error *")
     with _tls_of(tls) as c_tls:
@@ -332,6 +335,7 @@ def tls_check(tls: dict[str, Any]) -> None:
     _check_tls(status, error, tls, "TLS")
 
 
+@forgets
 def tls_reload(handle: int, tls: dict[str, Any]) -> None:
     error = ffi.new("pjpy_tls_error *")
     with _tls_of(tls) as c_tls:
