@@ -62,7 +62,7 @@ EXPECTED = {
         "unregistered",
     ],
     "sync.py": ["200 OK: registered for 300 s", "200 OK: unregistered"],
-    "tls.py": ["200", "untrusted"],
+    "tls.py": ["200", "unknown-ca"],
 }
 
 

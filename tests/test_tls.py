@@ -7,10 +7,13 @@ import contextlib
 import dataclasses
 import itertools
 import queue
+import re
 import socket
 import ssl
+import stat
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -823,7 +826,7 @@ def test_what_answers_in_plain_text(
 def test_a_registrar_of_plain_tcp(ep: pjsip.Endpoint, seen: Seen) -> None:
     with Registrar(protocols=("tcp",)) as registrar:
         uri = f"sip:127.0.0.1:{registrar.port('tcp')};transport=tls"
-        error = refused(ep, seen, uri, pjsip.TlsConfig(insecure=True, timeout=1))
+        error = refused(ep, seen, uri, pjsip.TlsConfig(insecure=True, timeout=0.3))
     assert error.reasons[0] in ("plain-text", "closed", "timeout")
 
 
@@ -1102,6 +1105,411 @@ def test_a_connection_to_us_is_never_used_for_a_registrar(
         attacker.settimeout(0.05)
         with pytest.raises(TimeoutError):
             attacker.recv(4096)
+
+
+# -- what is known of a connection ----------------------------------------------------------------
+
+
+def check_peer(peer: pjsip.PeerCertificate | None, issued: Issued, names: list[str]) -> None:
+    assert peer is not None
+    certificate = issued.certificate
+    assert peer.der == issued.der
+    assert x509.load_der_x509_certificate(peer.der) == certificate
+    assert peer.subject == certificate.subject.rfc4514_string()
+    assert peer.issuer == certificate.issuer.rfc4514_string()
+    assert peer.san == tuple(names)
+    for told, date in (
+        (peer.not_before, certificate.not_valid_before_utc),
+        (peer.not_after, certificate.not_valid_after_utc),
+    ):
+        assert told == date.timestamp()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_a_connection_is_described(
+    ep: pjsip.Endpoint,
+    seen: Seen,
+    authority: Authority,
+    tmp_path: Path,
+    host: str,
+    version: str,
+) -> None:
+    names = [f"IP:{host}", "sip.example.com", "URI:sip:example.com", "MAIL:alice@example.com"]
+    shown = [host, "sip.example.com", "sip:example.com", "alice@example.com"]
+    cn = [(COMMON, 'Zoë, the "server"'), (ORGANIZATION, "Müller & Söhne")]
+    issued = authority.issue(*names, cn=cn)
+    context = issued.context(tmp_path)
+    with Registrar(host=host, protocols=("tls",), tls=context) as registrar:
+        config = pjsip.TlsConfig(ca_data=authority.pem, versions=(version,))
+        register(ep, registrar, config)
+        tls = seen.next("connected").tls
+        registrar.drop_connections()
+        assert seen.next("disconnected").tls == tls
+    assert tls is not None
+    assert tls.protocol == version
+    cipher = tls.cipher
+    assert cipher in {each["name"] for each in context.get_ciphers()}
+    check_peer(tls.peer, issued, shown)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tls.protocol = ""  # type: ignore[misc]
+    assert "der" not in repr(tls)
+
+
+def test_a_certificate_that_was_refused_is_described(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, tmp_path: Path
+) -> None:
+    issued = Authority("unknown").issue("a.example", "b.example\0.evil", begins=-9, ends=-1)
+    with serving(issued, tmp_path) as registrar:
+        with pytest.raises(pjsip.TlsError) as caught:
+            register(ep, registrar, pjsip.TlsConfig(ca_data=authority.pem))
+        event = seen.next("disconnected")
+    assert set(caught.value.reasons) == {"expired", "unknown-ca", "name", "nul-in-name"}
+    assert event.tls is not None
+    check_peer(event.tls.peer, issued, ["a.example", r"b.example\x00.evil"])
+
+
+def test_a_large_certificate_is_described_whole(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, tmp_path: Path
+) -> None:
+    names = [f"{'x' * 50}-{n}.example.com" for n in range(500)]
+    issued = authority.issue("IP:127.0.0.1", *names)
+    with serving(issued, tmp_path) as registrar:
+        register(ep, registrar, pjsip.TlsConfig(ca_data=authority.pem))
+    tls = seen.next("connected").tls
+    assert tls is not None
+    assert len(issued.der) > 30000
+    check_peer(tls.peer, issued, ["127.0.0.1", *names])
+
+
+def test_lines_in_a_name_are_no_fields(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, tmp_path: Path
+) -> None:
+    issued = authority.issue(
+        "a\nprotocol=none\0", "\x7f", cn="a\nsan=sip.example.com\0x\rcipher=none"
+    )
+    with serving(issued, tmp_path) as registrar:
+        register(ep, registrar, pjsip.TlsConfig(insecure=True))
+    tls = seen.next("connected").tls
+    assert tls is not None
+    assert tls.protocol == "TLSv1.3"
+    assert tls.peer is not None
+    assert tls.peer.der == issued.der
+    assert tls.peer.san == (r"a\x0aprotocol=none\x00", r"\x7f")
+    assert "\n" not in tls.peer.subject
+
+
+def test_what_no_tls_has_said_is_not_told(ep: pjsip.Endpoint, seen: Seen) -> None:
+    with answering(lambda connection: connection.sendall(b"\xff" * 99)) as uri:
+        refused(ep, Seen(ep), uri, pjsip.TlsConfig(insecure=True))
+    assert seen.next("disconnected").tls is None
+
+
+def test_who_connects_to_us_is_described(
+    ep: pjsip.Endpoint,
+    seen: Seen,
+    authority: Authority,
+    server: Issued,
+    client: Issued,
+    tmp_path: Path,
+) -> None:
+    config = pjsip.TlsConfig(ca_data=authority.pem, cert_data=server.pem, key_data=server.key_pem())
+    transport = ep.listen("tls", "127.0.0.1", tls=config)
+    for ours in (None, client):
+        trusting = ssl.create_default_context(cadata=authority.pem.decode())
+        if ours is not None:
+            (tmp_path / "ours.pem").write_bytes(ours.pem + ours.key_pem())
+            trusting.load_cert_chain(tmp_path / "ours.pem")
+        with (
+            socket.create_connection(("127.0.0.1", transport.port)) as raw,
+            trusting.wrap_socket(raw, server_hostname="127.0.0.1"),
+        ):
+            tls = seen.next("connected").tls
+        assert tls is not None
+        assert tls.protocol == "TLSv1.3"
+        if ours is None:
+            assert tls.peer is None
+        else:
+            check_peer(tls.peer, ours, ["alice@example.com"])
+
+
+# -- reload ---------------------------------------------------------------------------------------
+
+
+def test_reload_takes_new_files_and_leaves_the_others_alone(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, server: Issued, tmp_path: Path
+) -> None:
+    first, second = (authority.issue(cn=name, client=True) for name in ("first", "second"))
+    folder = tmp_path / "ours"
+    folder.mkdir()
+
+    def write(issued: Issued) -> None:
+        (folder / "cert.pem").write_bytes(issued.pem)
+        (folder / "key.pem").write_bytes(issued.key_pem())
+
+    write(first)
+    config = pjsip.TlsConfig(
+        ca_data=authority.pem, cert_file=folder / "cert.pem", key_file=folder / "key.pem"
+    )
+    context = wants_certificate(server, authority, tmp_path)
+    with (
+        Registrar(protocols=("tls",), tls=context) as here,
+        Registrar(protocols=("tls",), tls=context) as there,
+    ):
+        transport = ep.listen("tls", "127.0.0.1", tls=config)
+        states: list[pjsip.RegState] = []
+
+        def account(registrar: Registrar) -> pjsip.Account:
+            added = ep.add_account(AOR, registrar=registrar.uri("tls"), transport=transport)
+            added.on_reg_state(states.append)
+            assert added.register().result(5).code == 200
+            return added
+
+        one = account(here)
+        before = states[-1].connection
+        write(second)
+        transport.reload_tls()
+        assert one.register().result(5).code == 200
+        assert states[-1].connection == before  # it stands, with the old certificate
+        account(there)
+        assert states[-1].connection != before
+        assert subjects(here) == ["first"]
+        assert subjects(there) == ["second"]
+
+        here.drop_connections()
+        seen.next("disconnected")
+        assert one.register().result(5).code == 200
+        assert subjects(here)[-1] == "second"
+        assert here.stats().requests >= 3
+    assert ep.stats()["tls_contexts"] <= 2
+
+
+def subjects(registrar: Registrar) -> list[str]:
+    """The common names of the clients of *registrar*, in order."""
+    found = []
+    assert registrar._server is not None
+    for flow in registrar._server.connections:
+        tls = flow._transport.get_extra_info("ssl_object") if flow._transport else None
+        names = dict(part[0] for part in tls.getpeercert()["subject"]) if tls else {}
+        found.append(names.get("commonName", ""))
+    return found
+
+
+def test_a_bad_reload_changes_nothing(
+    ep: pjsip.Endpoint, registrar: Registrar, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    config = pjsip.TlsConfig(ca_file=tmp_path / "ca.pem")
+    transport = ep.listen("tls", "127.0.0.1", tls=config)
+    (tmp_path / "ca.pem").write_bytes(GARBAGE)
+    with pytest.raises(pjsip.TlsError, match=r"ca_file .*ca\.pem': cannot be read"):
+        transport.reload_tls()
+    with pytest.raises(pjsip.ConfigError, match="NOSUCH"):
+        transport.reload_tls(pjsip.TlsConfig(ca_data=authority.pem, ciphers="NOSUCH"))
+    with pytest.raises(pjsip.ConfigError, match="must be a TlsConfig"):
+        transport.reload_tls({"insecure": True})  # type: ignore[arg-type]
+    assert transport.tls is config
+    client = ep.registration(registrar.uri("tls"), AOR, transport=transport)
+    assert client.register().result(5).code == 200
+    assert ep.stats()["tls_contexts"] == 1
+    transport.close()
+    with pytest.raises(pjsip.ClosedError):
+        transport.reload_tls(pjsip.TlsConfig(insecure=True))
+    with pytest.raises(pjsip.ConfigError, match="udp has no TLS"):
+        ep.listen("udp", "127.0.0.1").reload_tls()
+
+
+def test_reload_with_other_settings(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, server: Issued, tmp_path: Path
+) -> None:
+    """Trust, name, version and time-out are those of the connection's own time."""
+    transport = ep.listen("tls", "127.0.0.1", tls=pjsip.TlsConfig(ca_data=Authority().pem))
+    with asked_names(server, tmp_path) as (registrar, names):
+
+        def attempt() -> pjsip.RegistrationResult:
+            client = ep.registration(registrar.uri("tls"), AOR, transport=transport)
+            return client.register().result(5)
+
+        with pytest.raises(pjsip.TlsError):
+            attempt()
+        config = pjsip.TlsConfig(
+            ca_data=authority.pem, server_name="sip.example.com", versions=("TLSv1.2",)
+        )
+        transport.reload_tls(config)
+        assert transport.tls is config
+        assert attempt().code == 200
+        tls = seen.next("connected").tls
+        assert tls is not None
+        assert tls.protocol == "TLSv1.2"
+        assert names[-1] == "sip.example.com"
+        transport.reload_tls(pjsip.TlsConfig(ca_data=authority.pem, server_name="a.example"))
+        with pytest.raises(pjsip.TlsError) as caught:
+            attempt()
+        assert caught.value.reasons == ("name",)
+    transport.reload_tls(pjsip.TlsConfig(insecure=True, timeout=0.2))
+    done = threading.Event()
+
+    def wait(connection: socket.socket) -> None:
+        done.wait(5)
+
+    with answering(wait) as uri:
+        began = time.monotonic()
+        error = ep.registration(uri, AOR, transport=transport).register().exception(5)
+        assert time.monotonic() - began < 2
+        done.set()
+    assert isinstance(error, pjsip.TlsError)
+    assert error.reasons == ("timeout",)
+
+
+def test_reload_within_a_handshake(
+    ep: pjsip.Endpoint, authority: Authority, server: Issued, tmp_path: Path
+) -> None:
+    """Also when the transport closes meanwhile: the connection has what it began with."""
+    context = server.context(tmp_path)
+    for close in (False, True):
+        transport = ep.listen("tls", "127.0.0.1", tls=pjsip.TlsConfig(ca_data=authority.pem))
+        met, go = threading.Event(), threading.Event()
+
+        def answer(
+            connection: socket.socket, met: threading.Event = met, go: threading.Event = go
+        ) -> None:
+            connection.recv(1, socket.MSG_PEEK)
+            met.set()
+            go.wait(5)
+            with context.wrap_socket(connection, server_side=True) as tls:
+                tls.recv(1)
+
+        with answering(answer) as uri:
+            operation = ep.registration(uri, AOR, transport=transport).register()
+            assert met.wait(5)
+            if close:
+                transport.close()
+            else:
+                transport.reload_tls(pjsip.TlsConfig(ca_data=Authority().pem))
+            go.set()
+            error = operation.exception(5)
+            assert isinstance(error, pjsip.PjsipError)
+            assert not isinstance(error, pjsip.TlsError)
+    for transport in ep.transports:
+        transport.close()
+    no_context_is_left(ep)
+
+
+def no_context_is_left(ep: pjsip.Endpoint) -> None:
+    deadline = time.monotonic() + 5  # PJSIP closes what has failed half a second later
+    while ep.stats()["tls_contexts"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ep.stats()["tls_contexts"] == 0
+
+
+# -- key log, warnings, secrets -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_the_key_log_is_written_on_request_only(
+    ep: pjsip.Endpoint,
+    registrar: Registrar,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: str,
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "not wanted"))
+    plain = pjsip.TlsConfig(ca_data=authority.pem, versions=(version,))
+    path = tmp_path / "keys.log"
+    path.write_text("# here before\n")
+    path.chmod(0o644)
+    register(ep, registrar, plain)
+    assert path.read_text() == "# here before\n"
+    assert "secrets of TLS" not in caplog.text
+
+    register(ep, registrar, dataclasses.replace(plain, keylog_file=path))
+    assert f"the secrets of TLS connections are written to '{path}'" in caplog.text
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# here before"
+    labels = {line.split()[0] for line in lines[1:]}
+    if version == "TLSv1.2":
+        assert labels == {"CLIENT_RANDOM"}
+    else:
+        assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= labels
+    for line in lines[1:]:
+        assert re.fullmatch(r"[A-Z0-9_]+ [0-9a-f]{64} [0-9a-f]{64,96}", line)
+        assert line.split()[2] not in caplog.text
+    assert not (tmp_path / "not wanted").exists()
+
+    fresh = tmp_path / "fresh.log"
+    register(ep, registrar, dataclasses.replace(plain, keylog_file=fresh))
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o600
+    assert len(path.read_text().splitlines()) == len(lines)
+
+
+def test_what_is_dangerous_is_warned_of_once(
+    ep: pjsip.Endpoint, registrar: Registrar, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = pjsip.TlsConfig(insecure=True)
+    for _ in range(3):
+        register(ep, registrar, config)
+    assert caplog.text.count("TLS without verification") == 1
+    ep.transports[0].reload_tls(pjsip.TlsConfig(insecure=True, timeout=0.3))
+    register(ep, registrar, config)
+    assert caplog.text.count("TLS without verification") == 3  # and a transport of its own
+
+
+def test_no_secret_is_told(
+    authority: Authority,
+    server: Issued,
+    client: Issued,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(0)
+    key = client.key_pem()
+    told: list[object] = []
+    config = pjsip.TlsConfig(
+        ca_data=authority.pem,
+        cert_data=client.pem,
+        key_data=client.key_pem(SECRET),
+        key_password=SECRET,
+    )
+    context = wants_certificate(server, authority, tmp_path)
+    with (
+        pjsip.Endpoint(log_level=5, trace=True) as ep,
+        Registrar(protocols=("tls",), tls=context) as registrar,
+    ):
+        ep.on(pjsip.Event, told.append)
+        register(ep, registrar, config)
+        for wrong in ({"key_password": SECRET + "x"}, {"key_data": ALIEN.key_pem(SECRET)}):
+            with pytest.raises(pjsip.TlsError) as caught:
+                ep.listen("tls", "127.0.0.1", tls=dataclasses.replace(config, **wrong))
+            told += [caught.value, "".join(traceback.format_exception(caught.value))]
+        told += [ep.transports, ep.transports[0].tls]
+    text = repr(told) + str(told) + caplog.text
+    assert "TLS" in caplog.text
+    assert SECRET not in text
+    for line in (key + client.key_pem(SECRET)).decode().splitlines():
+        assert line not in text or not line.strip("-")
+
+
+def test_contexts_and_connections_do_not_pile_up(
+    ep: pjsip.Endpoint, registrar: Registrar, authority: Authority, client: Issued
+) -> None:
+    config = pjsip.TlsConfig(ca_data=authority.pem, cert_data=client.pem, key_data=client.key_pem())
+    for _ in range(50):
+        ep.listen("tls", "127.0.0.1", tls=config).close()
+    assert ep.stats()["tls_contexts"] == 0
+    pools = ep.stats()["pools"]
+    for _ in range(3):
+        transport = ep.listen("tls", "127.0.0.1", tls=config)
+        account = ep.add_account(AOR, registrar=registrar.uri("tls"), transport=transport)
+        assert account.register().result(5).code == 200
+        account.unregister().result(5)
+        account.close()
+        transport.close()
+    registrar.drop_connections()
+    no_context_is_left(ep)
+    assert ep.stats()["pools"] <= pools + 30
 
 
 # -- Kamailio -------------------------------------------------------------------------------------
