@@ -260,6 +260,11 @@ BAD: dict[str, tuple[Callable[[Folder], dict[str, Any]], type[pjsip.PjsipError],
     ),
     "key for a CA": (lambda f: {"ca_data": f.key["key_data"]}, TLS, "ca_data: holds no certific"),
     "garbage in CA data": (lambda f: {"ca_data": GARBAGE}, TLS, "ca_data: cannot be read: "),
+    "garbage, and ciphers": (
+        lambda f: {"ca_data": GARBAGE, "ciphers": "HIGH:TLS_AES_128_GCM_SHA256"},
+        TLS,
+        "ca_data: cannot be read: (?!no cipher)",
+    ),
     "good, then garbage": (
         lambda f: {"ca_data": f.ca["ca_data"] + GARBAGE},
         TLS,

@@ -10,13 +10,23 @@
 #include "internal.h"
 #include "tls.h"
 
+#include <stdio.h>
+
+int tls_needs_bundled(pjpy_tls_error *error, const char *field)
+{
+    error->argument = 1;
+    snprintf(error->field, sizeof error->field, "%s", field);
+    snprintf(error->reason, sizeof error->reason,
+             "needs the bundled pjproject, not an installed one");
+    return PJPY_ETLS;
+}
+
 #if PJPY_WITH_TLS
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -695,6 +705,7 @@ static int pem_open(making *m, pem *p, const char *field, const char *path,
     size_t length = 0;
 
     *p = (pem){ .field = field };
+    ERR_clear_error(); /* what went well may leave some */
     if (!path && !data)
         return 0;
     if (path)
@@ -927,6 +938,7 @@ static int use_ciphers(making *m, char *names, char *old, char *new)
                name);
     }
     SSL_CTX_free(probe);
+    ERR_clear_error();
     if (!status && *old) {
         /* The server says who it is, and nobody else can read: always. */
         append(old, "!aNULL:!eNULL");
@@ -1019,6 +1031,10 @@ static int make(making *m)
     X509 *certificate = NULL;
     int status;
 
+    if (!PJPY_BUNDLED && (tls->ciphers || tls->crl_file || tls->keylog_file))
+        return tls_needs_bundled(m->error, tls->ciphers    ? "ciphers"
+                                           : tls->crl_file ? "crl_file"
+                                                           : "keylog_file");
     m->settings->verify = (int)tls->verify;
     m->settings->timeout.sec = tls->timeout_ms / 1000;
     m->settings->timeout.msec = tls->timeout_ms % 1000;

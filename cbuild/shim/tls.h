@@ -36,6 +36,8 @@ struct pjpy_tls_error;
 int tls_context_new(const struct pjpy_tls *tls, struct pjpy_tls_error *error,
                     struct ssl_ctx_st **context);
 void tls_context_free(struct ssl_ctx_st *context);
+/* For what an installed PJSIP, without our substitutions, cannot do. */
+int tls_needs_bundled(struct pjpy_tls_error *error, const char *field);
 uint32_t tls_context_count(void);
 
 /* Takes the context over. */

@@ -72,8 +72,8 @@ static void set_str(pj_str_t *out, const char *text)
         *out = pj_str((char *)text);
 }
 
-/* An installed PJSIP knows nothing of our contexts, and gets what it can
-   make of its own. */
+/* An installed PJSIP knows nothing of our contexts, and makes its own of what
+   it knows; tls_context_new() has refused the rest. */
 static void set_credentials(pjsip_tls_setting *s, const pjpy_tls *tls,
                             tls_box *box)
 {
@@ -83,6 +83,9 @@ static void set_credentials(pjsip_tls_setting *s, const pjpy_tls *tls,
     set_str(&s->cert_file, tls->cert_file);
     set_str(&s->privkey_file, tls->key_file);
     set_str(&s->password, tls->key_password);
+    set_str(&s->ca_buf, tls->ca_data);
+    set_str(&s->cert_buf, tls->cert_data);
+    set_str(&s->privkey_buf, tls->key_data);
     s->verify_server = (pj_bool_t)tls->verify;
     s->proto = tls->protocols;
     s->timeout.sec = tls->timeout_ms / 1000;
@@ -767,7 +770,8 @@ int pjpy_tls_reload(uint64_t handle, const pjpy_tls *tls, pjpy_tls_error *error)
 {
     struct ssl_ctx_st *context;
     command *cmd;
-    int status = tls_context_new(tls, error, &context);
+    int status = PJPY_BUNDLED ? tls_context_new(tls, error, &context)
+                              : tls_needs_bundled(error, "reload_tls");
 
     if (status)
         return status;
