@@ -1238,6 +1238,12 @@ def test_who_connects_to_us_is_described(
             check_peer(tls.peer, ours, ["alice@example.com"])
 
 
+OPTIONS = (
+    b"OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1;branch=z9hG4bKx\r\n"
+    b"From: <sip:x@example.com>;tag=1\r\nTo: <sip:127.0.0.1>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n"
+    b"Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+)
+
 # -- reload ---------------------------------------------------------------------------------------
 
 
@@ -1364,6 +1370,31 @@ def test_reload_with_other_settings(
         done.set()
     assert isinstance(error, pjsip.TlsError)
     assert error.reasons == ("timeout",)
+
+
+def test_reload_is_for_those_who_connect_to_us_too(
+    ep: pjsip.Endpoint, authority: Authority
+) -> None:
+    issued = [authority.issue("IP:127.0.0.1", cn=cn) for cn in ("first", "second")]
+    configs = [
+        pjsip.TlsConfig(ca_data=authority.pem, cert_data=each.pem, key_data=each.key_pem())
+        for each in issued
+    ]
+    transport = ep.listen("tls", "127.0.0.1", tls=configs[0])
+    trusting = ssl.create_default_context(cadata=authority.pem.decode())
+
+    def connect() -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", transport.port), timeout=5)
+        return trusting.wrap_socket(raw, server_hostname="127.0.0.1")
+
+    with connect() as first:
+        transport.reload_tls(configs[1])
+        with connect() as second:
+            assert first.getpeercert(True) == issued[0].der
+            assert second.getpeercert(True) == issued[1].der
+            for each in (first, second):
+                each.sendall(OPTIONS)
+                assert each.recv(65536).startswith(b"SIP/2.0 200")
 
 
 def test_reload_within_a_handshake(
