@@ -62,6 +62,7 @@ class TlsConfig:
     keylog_file: StrPath | None = None
     timeout: float = 10.0  #: seconds for the handshake
 
+    @forgets
     def __post_init__(self) -> None:
         for name in ("ca_file", "ca_path", "cert_file", "key_file", "crl_file", "keylog_file"):
             path = getattr(self, name)

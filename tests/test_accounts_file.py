@@ -1027,6 +1027,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "credentials": credentials() | st.lists(credentials(), max_size=3).map(tuple),
     "expires": st.integers(100, 2**31 - 1),
     "refresh_margin": optional(st.integers(1, 99)),
+    "credentials_timeout": st.floats(0.1, 99),
     "timeout": optional(SECONDS),
     "retry": optional(POLICY),
     "failback": optional(SECONDS),
