@@ -46,6 +46,8 @@ import capture
 import hypothesis
 import pytest
 
+from pjsip_py.events import EventTime
+
 REALM = "example.com"  # of the tests' registrars, for HA1s of credentials for any realm
 HASHES = ("md5", "sha256", "sha512_256")
 
@@ -57,7 +59,8 @@ MARK = "\N{HEAVY BLACK HEART}-"
 
 BATCH = 1 << 20  # bytes that wait to be searched
 LONGEST = 20_000  # characters of one repr
-PCAP_LIMIT = 256 << 20  # bytes
+PLAIN = {bool, int, float, str, EventTime}  # a repr around them shows them
+PCAP_LIMIT = 1 << 30  # bytes
 
 # Less than this in a run of the whole suite means that the hooks no longer hold.
 WHOLE = 2000  # tests
@@ -82,13 +85,16 @@ class Leak(NamedTuple):
         return f"{self.kind} in {self.where}, during {self.test}"
 
 
+# No secret has these: they are poison in tests of arguments.
+_REFUSED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 def counts(secret: bytes) -> bool:
-    """Whether a find of it would mean something; control characters mean that it is none."""
+    """Whether a find of it would mean something."""
     return (
         len(secret) >= MINIMUM
         and len(set(secret)) >= DISTINCT
         and not re.fullmatch(rb"[a-z]+", secret)
-        and min(secret) >= 32
     )
 
 
@@ -112,23 +118,24 @@ def spellings(secret: str) -> Iterator[bytes]:
 
 
 class Search:
-    """Whole words, of which there may be many, and other texts, found anywhere."""
+    """Digests and other words, of which there may be many, and texts, found anywhere."""
 
+    _DIGEST = re.compile(rb"[0-9a-f]{32,}")
     _WORD = re.compile(rb"[A-Za-z0-9.~_+-]{8,}")
-    _HEX = re.compile(rb"[0-9a-f]{32,}")
 
     def __init__(self) -> None:
+        self._digests: dict[bytes, str] = {}  # of 32 or 64 digits
         self._words: dict[bytes, str] = {}
         self._texts: dict[bytes, str] = {}
         self._patterns: list[bytes] = []
         self._machine: Any = None
 
     def __contains__(self, secret: bytes) -> bool:
-        return secret in self._words or secret in self._texts
+        return secret in self._digests or secret in self._words or secret in self._texts
 
     def add_word(self, word: bytes, kind: str) -> None:
-        """A digest or a nonce; digits of a digest are found in longer ones, too."""
-        self._words.setdefault(word, kind)
+        is_digest = len(word) in (32, 64) and self._DIGEST.fullmatch(word)
+        (self._digests if is_digest else self._words).setdefault(word, kind)
 
     def add(self, text: bytes, kind: str) -> None:
         if text not in self._texts:
@@ -137,12 +144,14 @@ class Search:
 
     def find(self, text: bytes) -> Iterator[tuple[str, int]]:
         """Kind and place of each of them in *text*."""
+        if self._digests:
+            for run in self._DIGEST.finditer(text):
+                if run[0] in self._digests or len(run[0]) not in (32, 64):
+                    yield from self._in_digits(run[0], run.start())
         if self._words:
             for word in self._WORD.finditer(text):
                 if (kind := self._words.get(word[0])) is not None:
                     yield kind, word.start()
-                elif len(word[0]) > 32:
-                    yield from self._find_digits(word[0], word.start())
         if self._texts and text:
             if self._machine is None:
                 self._patterns = list(self._texts)
@@ -150,12 +159,12 @@ class Search:
             for index, start, _ in self._machine.find_matches_as_indexes(text, overlapping=True):
                 yield self._texts[self._patterns[index]], start
 
-    def _find_digits(self, word: bytes, start: int) -> Iterator[tuple[str, int]]:
-        for run in self._HEX.finditer(word):
-            for length in (32, 64):
-                for at in range(len(run[0]) - length + 1):
-                    if (kind := self._words.get(run[0][at : at + length])) is not None:
-                        yield kind, start + run.start() + at
+    def _in_digits(self, digits: bytes, start: int) -> Iterator[tuple[str, int]]:
+        size = len(digits)
+        for length in (size,) if size in (32, 64) else (32, 64):
+            for at in range(size - length + 1):
+                if (kind := self._digests.get(digits[at : at + length])) is not None:
+                    yield kind, start + at
 
 
 class Watch:
@@ -177,7 +186,7 @@ class Watch:
 
     def secret(self, kind: str, value: object, *, what: str, wire: bool = False) -> None:
         """*value* must not come out, with *wire* not even there; counted as *what*."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or _REFUSED.search(value):
             return
         plain = encoded(value)
         with self._lock:
@@ -260,6 +269,8 @@ class Watch:
                 code = frame.f_code
                 if not code.co_filename.startswith(LIBRARY):
                     continue  # what a program's own variables hold is its own affair
+                if code.co_filename.startswith(f"{LIBRARY}testing{os.sep}"):
+                    continue  # so is what a test's registrar knows
                 where = f"{code.co_filename[len(LIBRARY) :]}:{code.co_name}()"
                 for variable, value in frame.f_locals.items():
                     text = spell(value)
@@ -272,7 +283,9 @@ class Watch:
         """What has appeared in *folder* besides what the test wrote there itself."""
         for path in sorted(folder.rglob("*")):
             with suppress(OSError):
-                if path.is_file() and not path.is_symlink() and str(path) not in ours:
+                if path.suffix == ".py" or str(path) in ours:
+                    continue
+                if path.is_file() and not path.is_symlink():
                     with open(path, "rb") as file:
                         self.emit("files", f"the file {path.name}", file.read(BATCH))
 
@@ -296,8 +309,11 @@ class Watch:
 
     def on_wire(self, packets: Iterable[capture.Packet], test_at: Callable[[float], str]) -> None:
         """Look through what was captured."""
-        for packet in packets:
-            for kind, _ in self._wire.find(packet.data):
+        packets = iter(packets)
+        while batch := list(itertools.islice(packets, 4096)):
+            ends = list(itertools.accumulate(len(packet.data) + 1 for packet in batch))
+            for kind, start in self._wire.find(b"\n".join(packet.data for packet in batch)):
+                packet = batch[bisect.bisect_right(ends, start)]
                 self._leaks[Leak(kind, f"a packet, {packet}", test_at(packet.time))] = None
 
 
@@ -315,8 +331,8 @@ def spell(value: object) -> str:
 
 
 def spelt(value: Any, depth: int = 4) -> Iterator[str | bytes]:
-    """The repr of *value*, and all text that its fields and items hold."""
-    from pjsip_py.message import Headers, Response
+    """The repr of *value*, and what its fields and items hold that the repr may not show."""
+    from pjsip_py.message import Response
 
     if value is None or isinstance(value, (bool, int, float)):
         return
@@ -325,23 +341,20 @@ def spelt(value: Any, depth: int = 4) -> Iterator[str | bytes]:
         return
     yield spell(value)
     parts: Iterable[Any] = ()
-    if depth == 0:
-        return
     if isinstance(value, Response):
-        parts = (value.raw,)
-    elif isinstance(value, Headers):
-        parts = value.fields
-    elif isinstance(value, Mapping):
-        parts = itertools.chain.from_iterable(value.items())
-    elif isinstance(value, (tuple, list, set, frozenset, deque)):
-        parts = value
-    elif isinstance(value, BaseException):
+        return  # its bytes came as a record of C
+    if isinstance(value, BaseException):
         yield str(value)
         parts = (value.args, vars(value), getattr(value, "hint", None))
+    elif isinstance(value, Mapping):
+        parts = itertools.chain.from_iterable(value.items())
+    elif isinstance(value, (tuple, list, set, frozenset)):
+        parts = value
     elif dataclasses.is_dataclass(value):
         parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-    for part in parts:
-        yield from spelt(part, depth - 1)
+    for part in parts if depth else ():
+        if part is not None and type(part) not in PLAIN:
+            yield from spelt(part, depth - 1)
 
 
 # -- hooks ----------------------------------------------------------------------------------------
@@ -498,18 +511,21 @@ class Hooks:
             self._after(prometheus_client, "generate_latest", shown("the metrics"))
 
     def _logging(self) -> None:
-        """Records of all levels are made and looked at; only those that are wanted go on."""
+        """Records of all levels are made and looked at; only those that are wanted go on.
+
+        PJSIP's own lines, of the logger "pjsip", came as records of C.
+        """
         watch = self.watch
         enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
 
         def is_ours(logger: logging.Logger) -> bool:
-            return logger.name.partition(".")[0] in ("pjsip", "pjsip_py")
+            return logger.name.partition(".")[0] == "pjsip_py"
 
         def is_enabled_for(logger: logging.Logger, level: int) -> bool:
             return is_ours(logger) or enabled(logger, level)
 
         def handle_record(logger: logging.Logger, record: logging.LogRecord) -> None:
-            if is_ours(logger):
+            if is_ours(logger) or logger.name == "pjsip":
                 watch.log(record)
                 if not enabled(logger, record.levelno):
                     return
@@ -633,7 +649,8 @@ class Plugin:
         self._stop_capture()
         leaks += self.watch.leaks()
         self._problems += [f"leaked: {leak}" for leak in leaks]
-        if session.testscollected >= WHOLE and not session.shouldstop:
+        whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if whole and session.testscollected >= WHOLE and not session.shouldstop:
             self._problems += shortfalls(self.watch.seen)
         if self._problems and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -282,10 +282,17 @@ def test_a_distinctive_secret_counts(secret: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "p", "secret", "sec-ret", "password", "aaaa-bbbb", "5" * 32, "a\r\nX-It: 1"]
+    "secret", ["", "p", "secret", "sec-ret", "password", "aaaa-bbbb", "5" * 32]
 )
 def test_a_plain_secret_does_not(secret: str) -> None:
     assert not leaks.counts(secret.encode())
+
+
+def test_what_is_refused_anyhow_is_no_secret() -> None:
+    watch = leaks.Watch()
+    for text in ("a\r\nX-Poison: yes", "a-poisonous\udc80text"):
+        watch.secret("a password", text, what="passwords")
+    assert not watch.seen
 
 
 def test_a_find_across_batches_and_tests_is_told_where_it_was() -> None:

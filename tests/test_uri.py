@@ -466,7 +466,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "contact params over 4 kB": {"contacts": None, "contact_params": {"x": "y" * 4097}},
     "nine credentials": {"credentials": [pjsip.Credentials(f"u{i}", "p") for i in range(9)]},
     "credentials text": {"credentials": "alice:secret"},
-    "credentials pairs": {"credentials": [("alice", PASSWORD)]},
+    "credentials pairs": {"credentials": [("alice", "secret")]},
     "headers text": {"headers": "X: y"},
     "headers triple": {"headers": [("X", "y", "z")]},
     "header name with space": {"headers": {"X Y": "z"}},
