@@ -159,11 +159,8 @@ class TlsConfig:
         ca_file, ca_path = self.ca_file, self.ca_path
         if not (self.insecure or ca_file or ca_path or self.ca_data):
             ca_file, ca_path = system_trust()
-        elif ca_path is not None and not any(map(_HASHED.fullmatch, os.listdir(ca_path))):
-            raise ConfigError(
-                f"ca_path: {ca_path!r} holds no CA under the hash of its name: "
-                "openssl rehash makes the links"
-            )
+        elif ca_path is not None:
+            _check_hashed(str(ca_path))
         given: dict[str, Any] = {
             each.name: getattr(self, each.name)
             for each in fields(self)
@@ -194,6 +191,18 @@ class TlsConfig:
         if not set(self.versions) <= {"TLSv1.2", "TLSv1.3"}:
             found.append("TLS older than 1.2 is allowed, with the weak signatures that it needs")
         return found
+
+
+def _check_hashed(path: str) -> None:
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise ConfigError(f"ca_path: {path!r}: {error.strerror}") from error
+    if not any(map(_HASHED.fullmatch, names)):
+        raise ConfigError(
+            f"ca_path: {path!r} holds no CA under the hash of its name: "
+            "openssl rehash makes the links"
+        )
 
 
 def _check_pem(name: str, value: object) -> str | bytes:

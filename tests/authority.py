@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 DAY = datetime.timedelta(days=1)
 
@@ -85,6 +85,7 @@ class Authority:
         is_ca: bool = False,
         purpose: x509.ObjectIdentifier | None = None,
         issuer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None = None,
+        raw_names: bytes | None = None,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.timezone.utc)
         name, signing = issuer or (self.name, self.key)
@@ -101,6 +102,9 @@ class Authority:
         if names:
             alternatives = x509.SubjectAlternativeName([general_name(n) for n in names])
             builder = builder.add_extension(alternatives, critical=False)
+        if raw_names is not None:
+            raw = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, raw_names)
+            builder = builder.add_extension(raw, critical=False)
         if purpose is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         return builder.sign(signing, hashes.SHA256())
@@ -113,15 +117,26 @@ class Authority:
         ends: float = 1,
         self_signed: bool = False,
         client: bool = False,
+        raw_names: bytes | None = None,
     ) -> Issued:
-        """A certificate with these subjectAltNames; *begins* and *ends* in days from now."""
+        """A certificate with these subjectAltNames; *begins* and *ends* in days from now.
+
+        *raw_names* is the whole extension, whatever it holds.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         parts = [(NameOID.COMMON_NAME, cn)] if isinstance(cn, str) else cn
         subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else None
         issuer = (subject, key) if self_signed else None
         certificate = self._sign(
-            subject, key.public_key(), names, begins, ends, purpose=purpose, issuer=issuer
+            subject,
+            key.public_key(),
+            names,
+            begins,
+            ends,
+            purpose=purpose,
+            issuer=issuer,
+            raw_names=raw_names,
         )
         return Issued(certificate, key)
 

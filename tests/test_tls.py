@@ -358,6 +358,11 @@ BAD: dict[str, tuple[Callable[[Folder], dict[str, Any]], type[pjsip.PjsipError],
         CONFIG,
         "keylog_file .*keys.log': No such file",
     ),
+    "key log that is none": (
+        lambda f: {**f.ca, "keylog_file": "/dev/null"},
+        CONFIG,
+        "keylog_file '/dev/null': is no regular file",
+    ),
     "key log by a link": (
         lambda f: {**f.ca, "keylog_file": f.link()},
         CONFIG,
@@ -577,35 +582,49 @@ def serving(issued: Issued, folder: Path) -> Any:
     return Registrar(protocols=("tls",), tls=issued.context(folder))
 
 
+HERE = ("IP:127.0.0.1", "IP:::1")
 CERTIFICATES: dict[str, tuple[Callable[[Authority], Issued], tuple[str, ...]]] = {
-    "expired": (lambda a: a.issue("IP:127.0.0.1", begins=-9, ends=-1), ("expired",)),
-    "not yet valid": (lambda a: a.issue("IP:127.0.0.1", begins=1, ends=9), ("not-yet-valid",)),
-    "self-signed": (lambda a: a.issue("IP:127.0.0.1", self_signed=True), ("self-signed",)),
-    "unknown CA": (lambda a: Authority("unknown").issue("IP:127.0.0.1"), ("unknown-ca",)),
+    "expired": (lambda a: a.issue(*HERE, begins=-9, ends=-1), ("expired",)),
+    "not yet valid": (lambda a: a.issue(*HERE, begins=1, ends=9), ("not-yet-valid",)),
+    "self-signed": (lambda a: a.issue(*HERE, self_signed=True), ("self-signed",)),
+    "unknown CA": (lambda a: Authority("unknown").issue(*HERE), ("unknown-ca",)),
     # The same name, but another key: a forgery.
-    "forged": (lambda a: Authority().issue("IP:127.0.0.1"), ("issuer-mismatch",)),
+    "forged": (lambda a: Authority().issue(*HERE), ("issuer-mismatch",)),
     "name": (lambda a: a.issue("sip.example.org"), ("name",)),
     "NUL in name": (lambda a: a.issue("sip.example.com\0.evil.org"), ("name", "nul-in-name")),
     "NUL in URI": (lambda a: a.issue("URI:sip:a.example\0.evil.org"), ("name", "nul-in-name")),
     "NUL in CN": (lambda a: a.issue(cn="127.0.0.1\0.evil.org"), ("name", "nul-in-name")),
-    "purpose": (lambda a: a.issue("IP:127.0.0.1", client=True), ("purpose",)),
+    "purpose": (lambda a: a.issue(*HERE, client=True), ("purpose",)),
     "expired, name": (lambda a: a.issue("other", begins=-9, ends=-1), ("expired", "name")),
     "expired, self-signed": (
-        lambda a: a.issue("IP:127.0.0.1", begins=-9, ends=-1, self_signed=True),
+        lambda a: a.issue(*HERE, begins=-9, ends=-1, self_signed=True),
         ("expired", "self-signed"),
     ),
     "unknown CA, name": (lambda a: Authority("unknown").issue("other"), ("unknown-ca", "name")),
 }
 
 
-@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize(
+    ("version", "host"),
+    [
+        ("TLSv1.2", "127.0.0.1"),
+        ("TLSv1.3", "127.0.0.1"),
+        pytest.param("TLSv1.3", "::1", marks=needs_ipv6),
+    ],
+)
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_a_certificate_that_does_not_hold(
-    ep: pjsip.Endpoint, seen: Seen, authority: Authority, tmp_path: Path, name: str, version: str
+    ep: pjsip.Endpoint,
+    seen: Seen,
+    authority: Authority,
+    tmp_path: Path,
+    name: str,
+    version: str,
+    host: str,
 ) -> None:
     make, reasons = CERTIFICATES[name]
-    issued = make(authority)
-    with serving(issued, tmp_path) as registrar:
+    context = make(authority).context(tmp_path)
+    with Registrar(host=host, protocols=("tls",), tls=context) as registrar:
         config = pjsip.TlsConfig(ca_data=authority.pem, versions=(version,))
         error = refused(ep, seen, registrar.uri("tls"), config)
         assert error.reasons == reasons
@@ -639,6 +658,51 @@ def test_a_revoked_certificate(
         assert register(ep, registrar, pjsip.TlsConfig(ca_data=authority.pem)).code == 200
     with serving(good, tmp_path) as registrar:
         assert register(ep, registrar, configs["revoked"]).code == 200
+
+
+def test_a_weak_key(ep: pjsip.Endpoint, seen: Seen) -> None:
+    """@SECLEVEL=3 wants 128 bits, which RSA has from 3072 on."""
+    import trustme
+
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).configure_cert(context)
+    config = pjsip.TlsConfig(ca_data=authority.cert_pem.bytes())
+    strict = dataclasses.replace(config, ciphers="HIGH:@SECLEVEL=3")
+    with Registrar(protocols=("tls",), tls=context) as registrar:
+        assert refused(ep, seen, registrar.uri("tls"), strict).reasons == ("weak-signature",)
+        assert register(ep, registrar, config).code == 200
+
+
+RAW = [  # what OpenSSL cannot parse at all, no server of its own sends
+    b"\x30\x00",  # no name at all
+    b"\x30\x02\x82\x00",  # an empty DNS name
+    b"\x30\x02\x86\x00",  # an empty URI
+    b"\x30\x02\x87\x00",  # addresses of strange lengths
+    b"\x30\x03\x87\x01\x7f",
+    b"\x30\x07\x87\x05\x7f\0\0\1\0",
+    b"\x30\x06\x86\x04sip:",
+    b"\x30\x07\x86\x05sip:[",
+    b"\x30\x08\x86\x06sip:[]",
+    b"\x30\x06\x82\x04\xff\xfe\0\0",
+    b"\x30\x04\x88\x02\x2a\x03",  # a registered id
+]
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_a_strange_subject_alternative_name(
+    ep: pjsip.Endpoint, seen: Seen, authority: Authority, tmp_path: Path, raw: bytes
+) -> None:
+    issued = authority.issue(cn="127.0.0.1", raw_names=raw)
+    with serving(issued, tmp_path) as registrar:
+        error = refused(ep, seen, registrar.uri("tls"), pjsip.TlsConfig(ca_data=authority.pem))
+        assert "name" in error.reasons
+        assert set(error.reasons) <= {"name", "format", "nul-in-name"}
+        assert register(ep, registrar, pjsip.TlsConfig(insecure=True)).code == 200
+        tls = seen.next("connected").tls
+        assert tls is not None
+        assert tls.peer is not None
+        assert tls.peer.der == issued.der
 
 
 OURS: dict[str, tuple[Callable[[Authority], Issued | None], str]] = {

@@ -579,6 +579,15 @@ static void put_certificate(BIO *out, X509 *certificate)
     i2d_X509_bio(out, certificate);
 }
 
+static X509 *peer_certificate(SSL *ssl)
+{
+#if OPENSSL_VERSION_NUMBER >= 0x30000000L
+    return SSL_get1_peer_certificate(ssl);
+#else
+    return SSL_get_peer_certificate(ssl);
+#endif
+}
+
 char *tls_describe(SSL *ssl, size_t *length)
 {
     const settings *s = settings_of(ssl);
@@ -596,7 +605,7 @@ char *tls_describe(SSL *ssl, size_t *length)
     if (certificate)
         X509_up_ref(certificate);
     else
-        certificate = SSL_get_peer_certificate(ssl);
+        certificate = peer_certificate(ssl);
     if (cipher) {
         BIO_printf(out, "protocol=%s\n", SSL_get_version(ssl));
         BIO_printf(out, "cipher=%s\n", SSL_CIPHER_get_name(cipher));
@@ -1008,15 +1017,20 @@ static int set_versions(making *m)
 static int open_keylog(making *m)
 {
     const char *path = m->tls->keylog_file;
+    struct stat it;
     int fd;
 
     if (!path)
         return 0;
-    fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
+    fd = open(path,
+              O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW |
+                  O_NONBLOCK,
               0600);
     if (fd < 0)
         return fail(m, 1, "keylog_file", "%s", strerror(errno));
     m->settings->keylog = fd;
+    if (fstat(fd, &it) || !S_ISREG(it.st_mode))
+        return fail(m, 1, "keylog_file", "is no regular file");
     if (fchmod(fd, 0600)) /* of one that was there already */
         return fail(m, 1, "keylog_file", "others may read it: %s",
                     strerror(errno));
