@@ -285,6 +285,8 @@ class Watch:
             with suppress(OSError):
                 if path.suffix == ".py" or str(path) in ours:
                     continue
+                if path.name in ("METADATA", "PKG-INFO"):
+                    continue  # the README, with the passwords of its examples
                 if path.is_file() and not path.is_symlink():
                     with open(path, "rb") as file:
                         self.emit("files", f"the file {path.name}", file.read(BATCH))

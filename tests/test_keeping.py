@@ -382,7 +382,7 @@ def test_a_busy_registrar_a_refusal_and_silence_are_each_taken_as_meant(
         gaps = [b - a for a, b in itertools.pairwise(times[silent])]
         assert len(gaps) >= 2
         for gap, wanted in zip(gaps, (1.0, 2.0, 4.0), strict=False):
-            assert wanted + timeout <= gap <= wanted + timeout + 0.3
+            assert wanted + timeout - 0.002 <= gap <= wanted + timeout + 0.3
         assert accounts[silent].state in ("waiting", "registering")
 
 

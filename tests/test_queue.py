@@ -128,13 +128,15 @@ def test_refreshes_nobody_reads_are_merged(registrar: Registrar) -> None:
                 break
             assert time.monotonic() < deadline, answers
             time.sleep(0.02)
-        while ep.dispatch():
-            pass
+        seen: Counter[object] = Counter()
+        while len(seen) < 8 or min(seen.values()) < 3:  # an answer is soon here, not yet
+            assert time.monotonic() < deadline, seen
+            ep.dispatch(0.05)
+            seen = Counter()
+            for state in states:
+                seen[state.client] += 1 + state.merged
         assert ep.stats()["outcomes_merged"] > 0
-        for client in clients:
-            own = [s for s in states if s.client is client]
-            assert all(s.renewal and s.code == 200 for s in own)
-            assert len(own) + sum(s.merged for s in own) >= 3
+        assert all(s.renewal and s.code == 200 for s in states)
         assert sum(s.merged for s in states) == ep.stats()["outcomes_merged"]
         # Outcomes of requests are never merged.
         operations = [client.register() for client in clients for _ in range(5)]

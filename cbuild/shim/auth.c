@@ -710,6 +710,10 @@ static int prepare(client *c, pjsip_msg *response, pjsip_tx_data *tdata,
 {
     int digests = 0, tokens = 0;
 
+    if (c->requests >= MAX_REQUESTS)
+        c->auth_status = PJSIP_EAUTHSTALECOUNT;
+    if (c->requests >= MAX_REQUESTS || c->auth_status == PJPY_STATUS_DOWNGRADE)
+        count = 0; /* no proof at all */
     for (realm *r = realms; r < realms + count; r++) {
         if (!r->chosen)
             continue;
@@ -723,13 +727,6 @@ static int prepare(client *c, pjsip_msg *response, pjsip_tx_data *tdata,
             pjpy.tokens = 1;
             tokens++;
         }
-    }
-    if (c->requests >= MAX_REQUESTS)
-        c->auth_status = PJSIP_EAUTHSTALECOUNT;
-    if (c->requests >= MAX_REQUESTS ||
-        c->auth_status == PJPY_STATUS_DOWNGRADE) { /* no proof at all */
-        digests = tokens = 0;
-        count = 0;
     }
     drop_challenges(response, realms, count);
     drop_cached(c, realms, count);
