@@ -261,6 +261,10 @@ class Endpoint:
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
+        # First: tracebacks of what fails below show the endpoint.
+        self._engine: Engine | None = None
+        self._was_open = False
+        self._clients: set[RegistrationClient] = set()
         check_fields(options, [f.name for f in fields(EndpointConfig)])
         if dispatch not in ("auto", "thread", "manual"):
             raise ConfigError("dispatch must be 'auto', 'thread' or 'manual'")
@@ -271,15 +275,12 @@ class Endpoint:
         self.callback_errors: deque[CallbackFailed] = deque(maxlen=MAX_CALLBACK_ERRORS)
         self._unraised: deque[CallbackFailed] = deque(maxlen=MAX_CALLBACK_ERRORS)
         self._dispatch_mode = dispatch
-        self._engine: Engine | None = None
-        self._was_open = False
         self._closing = False
         self._close_done = threading.Event()
         self._closing_thread = 0
         self._lock = threading.RLock()
         self._handlers: dict[type[Event], list[Callable[[Any], object]]] = {}
         self._streams = Streams()
-        self._clients: set[RegistrationClient] = set()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
         self._resolver = Resolver(resolver, self._run_coroutine)

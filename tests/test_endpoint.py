@@ -34,6 +34,14 @@ def register(ep: pjsip.Endpoint, registrar: Registrar) -> pjsip.RegistrationResu
     return result
 
 
+def test_what_failed_to_be_made_can_be_shown() -> None:
+    """As whoever prints the variables of a traceback does."""
+    one = pjsip.Endpoint.__new__(pjsip.Endpoint)
+    with pytest.raises(pjsip.ConfigError):
+        one.__init__(dispatch="nonsense")  # type: ignore[misc]
+    assert repr(one) == "<Endpoint not open, 0 registrations>"
+
+
 # -- settings -------------------------------------------------------------------------------------
 
 

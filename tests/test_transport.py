@@ -264,7 +264,7 @@ def test_a_closed_transport_fails_its_registrations(
     pending = client.register()
     registrar.wait_for(2)
     transport.close()
-    with pytest.raises((pjsip.TransportError, pjsip.RegistrationTimeout)):
+    with pytest.raises(pjsip.TransportError):
         pending.result(3)
     with pytest.raises(pjsip.TransportError):
         client.register().result(5)
@@ -288,7 +288,7 @@ def test_closing_a_listener_with_registrations_on_it(
     registrar.wait_for(6)
     transport.close()
     for operation in pending:
-        with pytest.raises(pjsip.PjsipError):
+        with pytest.raises(pjsip.TransportError):
             operation.result(5)
     registrar.clear_script()
     again = ep.registration(registrar.uri(protocol), AOR, tls=tls)

@@ -493,7 +493,8 @@ static void abort_current(client *c)
         pjsip_tsx_terminate(c->tsx, PJSIP_SC_REQUEST_TIMEOUT);
     } else {
         c->abandoned = 1;
-        c->stash = (stash){ .used = 1, .code = PJSIP_SC_REQUEST_TIMEOUT };
+        if (!c->stash.used)
+            c->stash = (stash){ .used = 1, .code = PJSIP_SC_REQUEST_TIMEOUT };
         make_ready(c);
     }
 }
@@ -875,8 +876,12 @@ void client_leave_transport(client *c, const void *gone)
     if (info.transport == gone)
         pjsip_regc_release_transport(c->regc);
     if (c->pinned == gone) {
-        if ((c->current || c->renewing || c->query) && !c->stash.used)
+        if ((c->current || c->renewing || c->query) && !c->stash.used) {
+            c->stash = (stash){ .used = 1,
+                                .code = PJSIP_SC_SERVICE_UNAVAILABLE,
+                                .status = PJSIP_ESHUTDOWN };
             abort_current(c);
+        }
         pjsip_regc_set_transport(c->regc, &none);
         c->pinned = NULL;
         c->transport_gone = 1;
