@@ -353,7 +353,10 @@ def spelt(value: Any, depth: int = 4) -> Iterator[str | bytes]:
     elif isinstance(value, (tuple, list, set, frozenset)):
         parts = value
     elif dataclasses.is_dataclass(value):
-        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+        names = {field.name for field in dataclasses.fields(value)}
+        if type(value).__name__ == "TlsConfig":  # the program's own settings, which it may read
+            names -= {"key_password", "key_data"}
+        parts = (getattr(value, name) for name in sorted(names))
     for part in parts if depth else ():
         if part is not None and type(part) not in PLAIN:
             yield from spelt(part, depth - 1)

@@ -1176,6 +1176,54 @@ def test_a_connection_to_us_is_never_used_for_a_registrar(
             attacker.recv(4096)
 
 
+# -- in a file of accounts ------------------------------------------------------------------------
+
+
+def test_settings_of_tls_stand_in_a_file(
+    ep: pjsip.Endpoint, authority: Authority, server: Issued, client: Issued, tmp_path: Path
+) -> None:
+    (tmp_path / "client.pem").write_bytes(client.pem)
+    (tmp_path / "locked.pem").write_bytes(client.key_pem(SECRET))
+    (tmp_path / "password").write_text(SECRET + "\n")
+    (tmp_path / "password").chmod(0o600)
+    wants = wants_certificate(server, authority, tmp_path)
+    with Registrar(protocols=("tls",), tls=wants) as registrar:
+        (tmp_path / "accounts.toml").write_text(
+            f"""[[account]]
+            aor = "{AOR}"
+            registrar = "{registrar.uri("tls")}"
+            [account.tls]
+            ca_data = '''{authority.pem.decode()}'''
+            cert_file = "client.pem"
+            key_file = "locked.pem"
+            key_password = "file:password"
+            versions = ["TLSv1.2"]
+            ciphers = ["ECDHE+AESGCM", "!SHA1"]
+            server_name = "sip.example.com"
+            """
+        )
+        (config,) = pjsip.load_accounts(tmp_path / "accounts.toml")
+        assert config.tls is not None
+        assert config.tls.ciphers == ("ECDHE+AESGCM", "!SHA1")
+        assert SECRET not in repr(config)
+        pjsip.save_accounts(tmp_path / "again.toml", [config])
+        assert SECRET not in (tmp_path / "again.toml").read_text()
+        assert pjsip.load_accounts(tmp_path / "again.toml") == [config]
+        assert ep.add_account(config).register().result(5).code == 200
+    for data in (authority.pem, authority.pem.decode()):
+        tls = pjsip.TlsConfig(ca_data=data)
+        account = pjsip.AccountConfig(aor=AOR, registrar="sips:example.com", tls=tls)
+        pjsip.save_accounts(tmp_path / "data.toml", [account])
+        (again,) = pjsip.load_accounts(tmp_path / "data.toml")
+        assert again.tls == pjsip.TlsConfig(ca_data=authority.pem.decode())
+    ours = pjsip.TlsConfig(cert_data=client.pem, key_data=client.key_pem())
+    with pytest.raises(pjsip.ConfigError, match="key_data: a file holds references"):
+        pjsip.save_accounts(
+            tmp_path / "no.toml",
+            [pjsip.AccountConfig(aor=AOR, registrar="sips:example.com", tls=ours)],
+        )
+
+
 # -- what is known of a connection ----------------------------------------------------------------
 
 
