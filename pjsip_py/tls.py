@@ -62,7 +62,6 @@ class TlsConfig:
     keylog_file: StrPath | None = None
     timeout: float = 10.0  #: seconds for the handshake
 
-    @forgets
     def __post_init__(self) -> None:
         for name in ("ca_file", "ca_path", "cert_file", "key_file", "crl_file", "keylog_file"):
             path = getattr(self, name)
@@ -191,6 +190,10 @@ class TlsConfig:
         if not set(self.versions) <= {"TLSv1.2", "TLSv1.3"}:
             found.append("TLS older than 1.2 is allowed, with the weak signatures that it needs")
         return found
+
+
+# The one that dataclass makes has the key and its password among its variables.
+TlsConfig.__init__ = forgets(TlsConfig.__init__)  # type: ignore[method-assign]
 
 
 def _check_hashed(path: str) -> None:

@@ -266,12 +266,12 @@ class Watch:
             name = type(error).__name__
             self.emit("exceptions", f"the exception {name}", *spelt(error))
             for frame, _ in traceback.walk_tb(error.__traceback__):
-                code = frame.f_code
-                if not code.co_filename.startswith(LIBRARY):
-                    continue  # what a program's own variables hold is its own affair
-                if code.co_filename.startswith(f"{LIBRARY}testing{os.sep}"):
-                    continue  # so is what a test's registrar knows
-                where = f"{code.co_filename[len(LIBRARY) :]}:{code.co_name}()"
+                # What a program's own variables hold is its own affair, and so is what the
+                # registrar of a test knows.
+                module = str(frame.f_globals.get("__name__"))
+                if not f"{module}.".startswith("pjsip_py.") or ".testing" in module:
+                    continue
+                where = f"{module}.{frame.f_code.co_name}()"
                 for variable, value in frame.f_locals.items():
                     text = spell(value)
                     self.emit("variables", f"the variable {variable!r} of {where} ({name})", text)
@@ -364,7 +364,6 @@ def spelt(value: Any, depth: int = 4) -> Iterator[str | bytes]:
 
 # -- hooks ----------------------------------------------------------------------------------------
 
-LIBRARY = ""  # the package's folder, once it is imported
 _WIRE_SECRET = re.compile(
     rb'(response|cnonce|rspauth)\s*=\s*"?([^",\s]+)|\b(Bearer)\s+([A-Za-z0-9\-._~+/]+)',
     re.IGNORECASE,
@@ -405,10 +404,6 @@ class Hooks:
         self._patch.setattr(owner, name, call)
 
     def install(self) -> None:
-        global LIBRARY
-        import pjsip_py as pjsip
-
-        LIBRARY = str(Path(pjsip.__file__).parent) + os.sep
         self._secrets()
         self._emissions()
         self._logging()

@@ -172,6 +172,13 @@ def test_key_password():
         pjsip.TlsConfig(key_password="key-" + SECRET)
     log.debug("key-" + SECRET)
 
+def test_key():
+    import trustme
+    key = trustme.CA().issue_cert("x").private_key_pem.bytes()
+    with pytest.raises(pjsip.ConfigError):
+        pjsip.TlsConfig(key_data=key)
+    log.debug(key.decode().splitlines()[2])
+
 def test_digest_response(ep):
     with Registrar(users={"alice": SECRET}) as registrar:
         ep.registration(
@@ -198,7 +205,7 @@ FOUND = {
     "test_exception_text": (PASSWORD, "the exception ConfigError"),
     "test_exception_attribute": (PASSWORD, "the exception PjsipError"),
     "test_exception_cause": (PASSWORD, "the exception ValueError"),
-    "test_exception_variable": (PASSWORD, "the variable 'value' of uri.py:check_text()"),
+    "test_exception_variable": (PASSWORD, "the variable 'value' of pjsip_py.uri.check_text()"),
     "test_operation_error": (PASSWORD, "the exception PjsipError"),
     "test_warning": (PASSWORD, "a warning"),
     "test_output": (PASSWORD, "stdout"),
@@ -212,6 +219,7 @@ FOUND = {
     "test_reference": ("", "the log 'pjsip_py'"),
     "test_bearer_token": ("a token (BearerToken)", "the log 'pjsip_py'"),
     "test_key_password": ("a key's password (TlsConfig)", "the log 'pjsip_py'"),
+    "test_key": ("a key (TlsConfig)", "the log 'pjsip_py'"),
     "test_digest_response": ("a digest's response", "the log 'pjsip_py'"),
     "test_client_nonce": ("a digest's cnonce", "the log 'pjsip_py'"),
 }
