@@ -466,6 +466,13 @@ def test_tls(tmp_path: Path) -> None:
         output = run(*arguments, code=codes.NO_ANSWER)
         assert "TlsError" in output
         assert "--ca-file" in output
+        wrong = run(
+            *arguments,
+            f"--ca-file={server.ca_file}",
+            "--server-name=sip.example.org",
+            code=codes.NO_ANSWER,
+        )
+        assert "--server-name" in wrong
 
 
 # -- register --watch and signals -----------------------------------------------------------------

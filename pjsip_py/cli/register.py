@@ -83,6 +83,8 @@ Examples:
 @click.option("--ca-file", metavar="PEM", help="Trust these CAs. Default: the system's.")
 @click.option("--cert-file", metavar="PEM", help="Our certificate, for a registrar that asks.")
 @click.option("--key-file", metavar="PEM", help="Its key.")
+@click.option("--server-name", metavar="NAME", help="Whose certificate it must be; the SNI.")
+@click.option("--keylog-file", metavar="PATH", help="Append TLS secrets, for Wireshark.")
 @click.option("--insecure", is_flag=True, help="Accept any certificate.")
 @click.option(
     "--contact",
@@ -221,7 +223,7 @@ def with_transport(uri: SipUri, transport: str | None) -> str:
 
 
 def make_tls(options: dict[str, Any]) -> pjsip.TlsConfig | None:
-    names = ("ca_file", "cert_file", "key_file", "insecure")
+    names = ("ca_file", "cert_file", "key_file", "server_name", "keylog_file", "insecure")
     given = {name: options[name] for name in names if options[name]}
     return pjsip.TlsConfig(**given) if given else None
 
@@ -370,6 +372,8 @@ class Session:
             )
         elif isinstance(error, pjsip.TlsError) and error.verify_status:
             hint = (
-                "give the registrar's CA by --ca-file, or use the name its certificate is made for"
+                "use the name that the certificate is for: in the URI, or as --server-name"
+                if error.reasons == ("name",)
+                else "give the registrar's CA by --ca-file, or use the name its certificate is for"
             )
         self.screen.error(describe_error(error), hint)
