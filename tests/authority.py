@@ -30,6 +30,20 @@ def general_name(text: str) -> x509.GeneralName:
     return x509.DNSName(text)
 
 
+def key_usage(is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 @dataclass(frozen=True)
 class Issued:
     """A certificate and its key."""
@@ -98,6 +112,13 @@ class Authority:
             .not_valid_before(now + begins * DAY - DAY / 24)
             .not_valid_after(now + ends * DAY)
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            # What Python's own ssl insists on from 3.13 on (RFC 5280, 4.2.1).
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()),
+                critical=False,
+            )
+            .add_extension(key_usage(is_ca), critical=True)
         )
         if names:
             alternatives = x509.SubjectAlternativeName([general_name(n) for n in names])

@@ -283,7 +283,7 @@ class Watch:
         """What has appeared in *folder* besides what the test wrote there itself."""
         for path in sorted(folder.rglob("*")):
             with suppress(OSError):
-                if path.suffix == ".py" or str(path) in ours:
+                if path.suffix in (".py", ".pyc") or str(path) in ours:
                     continue
                 if path.name in ("METADATA", "PKG-INFO"):
                     continue  # the README, with the passwords of its examples
