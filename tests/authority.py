@@ -78,9 +78,10 @@ class Issued:
 
 
 class Authority:
-    """A CA of one level."""
+    """A CA of one level; without *identifiers* the keys of two with one name look the same."""
 
-    def __init__(self, name: str = "authority of the tests") -> None:
+    def __init__(self, name: str = "authority of the tests", identifiers: bool = True) -> None:
+        self.identifiers = identifiers
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.own = self._sign(self.name, self.key.public_key(), (), 0, 365, is_ca=True)
@@ -112,14 +113,13 @@ class Authority:
             .not_valid_before(now + begins * DAY - DAY / 24)
             .not_valid_after(now + ends * DAY)
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            # What Python's own ssl insists on from 3.13 on (RFC 5280, 4.2.1).
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()),
-                critical=False,
-            )
             .add_extension(key_usage(is_ca), critical=True)
         )
+        if self.identifiers:  # Python's own ssl insists on them from 3.13 on (RFC 5280, 4.2.1)
+            authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
+            builder = builder.add_extension(authority, critical=False)
+            own = x509.SubjectKeyIdentifier.from_public_key(key)
+            builder = builder.add_extension(own, critical=False)
         if names:
             alternatives = x509.SubjectAlternativeName([general_name(n) for n in names])
             builder = builder.add_extension(alternatives, critical=False)

@@ -112,7 +112,7 @@ static void stash_connection(client *c)
 {
     const connection *conn = connection_with(c->transport, c->connection);
 
-    if (!conn)
+    if (!conn || c->stash.status == PJSIP_ESHUTDOWN) /* our own doing */
         return;
     c->stash.verify_status = conn->verify_status;
     c->stash.flags &= ~PJPY_F_HANDSHAKE;
