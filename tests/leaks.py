@@ -364,6 +364,7 @@ def spelt(value: Any, depth: int = 4) -> Iterator[str | bytes]:
 
 # -- hooks ----------------------------------------------------------------------------------------
 
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END", re.DOTALL)
 _WIRE_SECRET = re.compile(
     rb'(response|cnonce|rspauth)\s*=\s*"?([^",\s]+)|\b(Bearer)\s+([A-Za-z0-9\-._~+/]+)',
     re.IGNORECASE,
@@ -434,8 +435,9 @@ class Hooks:
             watch.secret("a key's password (TlsConfig)", password, what="passwords", wire=True)
             key = options.get("key_data")
             text = key.decode("latin-1") if isinstance(key, bytes) else key
-            for line in text.splitlines() if isinstance(text, str) else ():
-                if "-----" not in line:
+            # What some test gave for a key may be a certificate, which is no secret.
+            for block in _PRIVATE_KEY.findall(text) if isinstance(text, str) else ():
+                for line in block.splitlines():
                     watch.secret("a key (TlsConfig)", line, what="keys")
 
         def users(_: object, *__: object, **options: Any) -> None:
