@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -241,12 +242,21 @@ def instance_id(aor: str) -> str:
     """The same for an AOR on this machine from run to run (RFC 5626 §4.1)."""
     import uuid
 
-    try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            machine = file.read().strip()
-    except (OSError, UnicodeDecodeError):
-        machine = f"{uuid.getnode():012x}"
-    return f"urn:uuid:{uuid.uuid5(uuid.UUID(_NAMESPACE), f'{machine}/{aor}')}"
+    return f"urn:uuid:{uuid.uuid5(uuid.UUID(_NAMESPACE), f'{_machine()}/{aor}')}"
+
+
+def _machine() -> str:
+    import socket
+    import uuid
+
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with suppress(OSError, UnicodeDecodeError), open(path, encoding="ascii") as file:
+            text = file.read().strip()
+            if text:
+                return text
+    node = uuid.getnode()
+    # The multicast bit says that there is no network card, and that it is drawn for this process.
+    return socket.gethostname() if node >> 40 & 1 else f"{node:012x}"
 
 
 FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)

@@ -1389,7 +1389,7 @@ async def anext_of(events: Any, kind: type) -> Any:
 
 def test_a_task_that_is_cancelled_cancels_its_register(registrar: Registrar) -> None:
     async def main() -> None:
-        registrar.drop_next()
+        registrar.drop_next(times=None)
         async with pjsip.Endpoint(strict=True) as ep:
             account = ep.add_account(AOR, registrar=registrar.uri())
             task = asyncio.ensure_future(_awaited(account.register()))
@@ -1398,6 +1398,7 @@ def test_a_task_that_is_cancelled_cancels_its_register(registrar: Registrar) -> 
             with pytest.raises(asyncio.CancelledError):
                 await task
             await asyncio.to_thread(until, lambda: account.state == "idle", "the cancel")
+            registrar.clear_script()
             assert (await account.register()).code == 200
 
     asyncio.run(asyncio.wait_for(main(), 20))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from policy import AOR, DEADLINE, SILENT, World, about, closed_port, registers, serves, until
 
 import pjsip_py as pjsip
-from pjsip_py.account_config import MAX_FLOWS
+from pjsip_py.account_config import MAX_FLOWS, instance_id
 from pjsip_py.testing import Answer, Registrar
 
 pytestmark = pytest.mark.timeout(30)
@@ -137,6 +138,17 @@ def test_the_instance_id_is_the_same_in_every_run_and_for_no_other_aor() -> None
 
     assert run(AOR) == run(AOR) != run("sip:bob@example.com")
     assert URN.fullmatch(run(AOR))
+
+
+def test_a_machine_without_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine-id, no network card: what uuid draws is another one in each process."""
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO("\n"))
+    monkeypatch.setattr("uuid.getnode", lambda: 0x010000000001)
+    drawn = instance_id(AOR)
+    monkeypatch.setattr("uuid.getnode", lambda: 0x010000000002)
+    assert instance_id(AOR) == drawn
+    monkeypatch.setattr("uuid.getnode", lambda: 0x020000000003)
+    assert instance_id(AOR) != drawn
 
 
 def test_a_new_address_replaces_the_flow(world: World, registrar: Registrar) -> None:
