@@ -203,6 +203,24 @@ pj_status_t auth_set_credentials(client *c, const char **text, uint32_t count,
     return status;
 }
 
+/* Whether it is for this realm by name; one for any realm is remembered. */
+static int is_for(const pjsip_cred_info *info, const pj_str_t *realm,
+                  const pjsip_cred_info **any)
+{
+    if (pj_stricmp(&info->realm, realm) == 0)
+        return 1;
+    if (pj_strcmp2(&info->realm, "*") == 0)
+        *any = info;
+    return 0;
+}
+
+/* Whoever reads a token can use it. */
+static int may_show(const pjsip_cred_info *token, const pjsip_transport *tp)
+{
+    return token->data_type == ANY_TRANSPORT ||
+           (tp->flag & PJSIP_TRANSPORT_SECURE);
+}
+
 static const pjsip_cred_info *digest_for(const client *c, const pj_str_t *realm,
                                          unsigned algorithm)
 {
@@ -214,10 +232,8 @@ static const pjsip_cred_info *digest_for(const client *c, const pj_str_t *realm,
         if (info->data_type == PJSIP_CRED_DATA_DIGEST &&
             (unsigned)info->algorithm_type != algorithm)
             continue;
-        if (pj_stricmp(&info->realm, realm) == 0)
+        if (is_for(info, realm, &any))
             return info;
-        if (pj_strcmp2(&info->realm, "*") == 0)
-            any = info;
     }
     return any;
 }
@@ -231,13 +247,8 @@ static const pjsip_cred_info *token_for(const client *c, const pj_str_t *realm,
          c->secrets && i < c->secrets->count; i++) {
         const pjsip_cred_info *info = &c->secrets->info[i];
 
-        if (info->data_type != ANY_TRANSPORT &&
-            !(tp->flag & PJSIP_TRANSPORT_SECURE))
-            continue;
-        if (pj_stricmp(&info->realm, realm) == 0)
+        if (may_show(info, tp) && is_for(info, realm, &any))
             return info;
-        if (pj_strcmp2(&info->realm, "*") == 0)
-            any = info;
     }
     return any;
 }
@@ -405,13 +416,15 @@ static pj_status_t match(const client *c, realm *r, unsigned algorithm,
                : PJ_SUCCESS;
 }
 
+/* The registrar's, a proxy's. */
+static const pj_str_t proof_names[] = { { "Authorization", 13 },
+                                        { "Proxy-Authorization", 19 } };
+
 static pjsip_hdr *find_token(pjsip_msg *request, int proxy)
 {
-    static const pj_str_t names[] = { { "Authorization", 13 },
-                                      { "Proxy-Authorization", 19 } };
     pjsip_hdr *h = NULL;
 
-    while ((h = pjsip_msg_find_hdr_by_name(request, &names[proxy],
+    while ((h = pjsip_msg_find_hdr_by_name(request, &proof_names[proxy],
                                            h ? h->next : NULL)))
         if (h->type == PJSIP_H_OTHER)
             return h;
@@ -626,16 +639,15 @@ static void prove_others_anew(client *c, pjsip_tx_data *tdata,
 static void add_token(pjsip_tx_data *tdata, int proxy,
                       const pjsip_cred_info *token)
 {
-    static const pj_str_t names[] = { { "Authorization", 13 },
-                                      { "Proxy-Authorization", 19 } };
     pj_str_t value;
 
     value.slen = token->data.slen + 7;
     value.ptr = pj_pool_alloc(tdata->pool, (pj_size_t)value.slen);
     memcpy(value.ptr, "Bearer ", 7);
     memcpy(value.ptr + 7, token->data.ptr, (size_t)token->data.slen);
-    pjsip_msg_add_hdr(tdata->msg, (pjsip_hdr *)pjsip_generic_string_hdr_create(
-                                      tdata->pool, &names[proxy], &value));
+    pjsip_msg_add_hdr(tdata->msg,
+                      (pjsip_hdr *)pjsip_generic_string_hdr_create(
+                          tdata->pool, &proof_names[proxy], &value));
 }
 
 /* Before the message is printed: a token that was asked for once goes with
@@ -651,9 +663,7 @@ pj_status_t auth_on_tx(pjsip_tx_data *tdata)
     for (int proxy = 0; c && proxy < 2; proxy++) {
         pjsip_hdr *sent = find_token(tdata->msg, proxy);
         const pjsip_cred_info *token = c->proof[proxy];
-        int fits = token &&
-                   (token->data_type == ANY_TRANSPORT ||
-                    (tdata->tp_info.transport->flag & PJSIP_TRANSPORT_SECURE));
+        int fits = token && may_show(token, tdata->tp_info.transport);
 
         if (sent && !fits)
             pj_list_erase(sent);
@@ -688,7 +698,7 @@ unsigned auth_algorithm(const client *c, pjsip_msg *request)
 }
 
 /* As PJSIP makes a request ready that goes out again. */
-static pj_status_t resend(pjsip_tx_data *tdata, pjsip_tx_data **again)
+static pjsip_tx_data *resend(pjsip_tx_data *tdata)
 {
     pjsip_via_hdr *via = pjsip_msg_find_hdr(tdata->msg, PJSIP_H_VIA, NULL);
 
@@ -697,8 +707,7 @@ static pj_status_t resend(pjsip_tx_data *tdata, pjsip_tx_data **again)
     pjsip_tx_data_invalidate_msg(tdata);
     tdata->auth_retry = PJ_TRUE;
     pjsip_tx_data_add_ref(tdata);
-    *again = tdata;
-    return PJ_SUCCESS;
+    return tdata;
 }
 
 /* ------------------------------------------------------------- answer */
@@ -856,8 +865,7 @@ pj_bool_t auth_on_challenge(pjsip_auth_clt_sess *session, void *token,
     digests = prepare(c, param->rdata->msg_info.msg, tdata, realms, count);
     if (digests != 0)
         return PJ_FALSE;
-    if (resend(tdata, &tdata) == PJ_SUCCESS)
-        pjsip_auth_clt_async_send_req(session, token, tdata);
+    pjsip_auth_clt_async_send_req(session, token, resend(tdata));
     return PJ_TRUE;
 }
 
@@ -903,7 +911,7 @@ static void go_on(client *c, const char *text, uint32_t count)
     if (digests > 0)
         status = pjsip_auth_clt_reinit_req(session, a->rdata, a->tdata, &again);
     else if (digests == 0)
-        status = resend(a->tdata, &again);
+        again = resend(a->tdata);
     if (again) {
         void *token = a->token;
 
