@@ -237,27 +237,6 @@ int pjpy_connection_close(int32_t connection);
 
 /* -------------------------------------------------------- registration */
 
-/*
- * text: the strings below, each ended by NUL, in this order:
- *   registrar, AOR (To), From, contacts, routes,
- *   headers (name, value each),
- *   credentials (realm, user name, secret, kind, minimum each; kind: "" for
- *   a password, the algorithm of an HA1, "Bearer" for a token, "bearer" for
- *   one that needs no TLS; minimum: the weakest algorithm that may prove a
- *   password, or "")
- */
-typedef struct pjpy_registration {
-    const char *text;
-    size_t length;
-    uint32_t contacts, routes, headers, credentials;
-    uint32_t expires;           /* s; UINT32_MAX: no Expires header */
-    uint32_t ask_credentials;   /* 1: CHALLENGE events */
-    uint32_t refresh_margin;    /* s before expiry; UINT32_MAX: a fifth of
-                                   the grant, 5 to 32 s */
-    uint64_t transport;         /* handle; 0: any that fits */
-    uint64_t credentials_of;    /* handle of a client that was given them; 0 */
-} pjpy_registration;
-
 enum pjpy_request {
     PJPY_REGISTER = 1, PJPY_UNREGISTER = 2, PJPY_UNREGISTER_ALL = 3,
     PJPY_SET_CONTACTS = 4, PJPY_SET_EXPIRES = 5, PJPY_SET_CREDENTIALS = 6,
@@ -272,21 +251,39 @@ typedef struct pjpy_info {
     char call_id[64];
 } pjpy_info;
 
-/* The worker makes the regc with the first request, so that a client and its
-   REGISTER cost one wake-up. */
-int pjpy_client_create(const pjpy_registration *registration,
-                       uint64_t *handle);
+/*
+ * The handle, or a negative error.  The worker makes the regc with the first
+ * request, so that a client and its REGISTER cost one wake-up.
+ *
+ * text: the strings below, each ended by NUL, in this order:
+ *   registrar, AOR (To), From, contacts, routes,
+ *   headers (name, value each),
+ *   credentials (realm, user name, secret, kind, minimum each; kind: "" for
+ *   a password, the algorithm of an HA1, "Bearer" for a token, "bearer" for
+ *   one that needs no TLS; minimum: the weakest algorithm that may prove a
+ *   password, or "")
+ * expires: s; UINT32_MAX: no Expires header
+ * ask_credentials: 1: CHALLENGE events
+ * refresh_margin: s before expiry; UINT32_MAX: a fifth of the grant, 5 to 32
+ * transport: handle; 0: any that fits
+ * credentials_of: handle of a client that was given them; 0
+ */
+int64_t pjpy_client_create(const char *text, size_t length, uint32_t contacts,
+                           uint32_t routes, uint32_t headers,
+                           uint32_t credentials, uint32_t expires,
+                           uint32_t ask_credentials, uint32_t refresh_margin,
+                           uint64_t transport, uint64_t credentials_of);
 /*
  * Requests of one client run one at a time, in order.
  * value: REGISTER 1 to refresh on its own; SET_EXPIRES the seconds;
  *        SET_CREDENTIALS as ask_credentials.
- * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_registration;
+ * text:  SET_CONTACTS and SET_CREDENTIALS, as in pjpy_client_create();
  *        SET_TRANSPORT the handle in decimal.
  */
 int pjpy_client_request(uint64_t handle, uint64_t request, int what,
                         uint32_t value, uint32_t timeout_ms,
                         const char *text, size_t length, uint32_t count);
-/* text: credentials as in pjpy_registration; none: there are none. */
+/* text: credentials as in pjpy_client_create(); none: there are none. */
 int pjpy_client_answer(uint64_t handle, uint64_t challenge, const char *text,
                        size_t length, uint32_t count);
 /* request 0: PJSIP's own refresh */

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 WITHHELD = "a Bearer token goes over TLS only, unless it is made insecure=True"
 
 
-def algorithms_of(offered: int) -> tuple[str, ...]:
-    """The names of the bits, strongest first."""
-    return tuple(name for bit, name in _ffi.STRONGEST_FIRST if offered >> bit & 1)
-
-
 class Asking:
     """One CHALLENGE event of C's, from its arrival to the outcome of its request.
 
@@ -53,7 +48,7 @@ class Asking:
         self._open = True
         self.why = ""  #: what went wrong; "" if nothing did
         self.cause: BaseException | None = None
-        timeout = client._config.credentials_timeout
+        timeout = client._config.settings.credentials_timeout
         text = f"the credentials callable gave no answer in {timeout:g} s"
         self._alarm = client._engine.call_later(timeout, partial(self._fail, text))
         self._ask()
@@ -147,7 +142,7 @@ def _challenges(client: RegistrationClient, record: _ffi.Record) -> Iterator[tup
             scheme=scheme,
             realm=text,
             algorithm=name,
-            algorithms=algorithms_of(offered),
+            algorithms=_ffi.algorithms_of(offered),
             registrar=client.registrar,
             aor=client.aor,
             proxy=bool(proxy),

@@ -12,6 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import errors
@@ -80,6 +81,13 @@ STRONGEST_FIRST: tuple[tuple[int, str], ...] = tuple(
     )
 )
 
+
+@lru_cache(maxsize=None)
+def algorithms_of(offered: int) -> tuple[str, ...]:
+    """The names of the bits, strongest first."""
+    return tuple(name for bit, name in STRONGEST_FIRST if offered >> bit & 1)
+
+
 NO_EXPIRES = 0xFFFFFFFF
 
 # C's pjpy_event without the strings that follow it.
@@ -100,17 +108,52 @@ os.register_at_fork(after_in_child=_mark_child)
 class Record(NamedTuple):
     """One event as C wrote it; ``value`` and ``text`` mean what shim.cdef.h says per kind."""
 
+    size: int
     kind: int
     flags: int
     seq: int
     handle: int
     request: int
-    monotonic: float
-    wall: float
+    monotonic_ns: int
+    wall_ns: int
     status: int
     code: int
-    value: tuple[int, ...]
-    text: tuple[bytes, bytes, bytes, bytes]
+    value0: int
+    value1: int
+    value2: int
+    value3: int
+    value4: int
+    value5: int
+    value6: int
+    value7: int
+    length0: int
+    length1: int
+    length2: int
+    length3: int
+    strings: bytes
+
+    @property
+    def monotonic(self) -> float:
+        return self.monotonic_ns / 1e9
+
+    @property
+    def wall(self) -> float:
+        return self.wall_ns / 1e9
+
+    @property
+    def value(self) -> tuple[int, ...]:
+        return self[10:18]
+
+    @property
+    def text(self) -> tuple[bytes, bytes, bytes, bytes]:
+        strings = self.strings
+        b = self.length0
+        c = b + self.length1
+        d = c + self.length2
+        return strings[:b], strings[b:c], strings[c:d], strings[d : d + self.length3]
+
+
+_make_record = Record._make
 
 
 def text_of(raw: bytes) -> str:
@@ -119,6 +162,12 @@ def text_of(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+@lru_cache(maxsize=64)
+def shared(raw: bytes) -> bytes:
+    """One object for what thousands of records say: a reason, a registrar's address."""
+    return raw
 
 
 def check(status: int, operation: str) -> int:
@@ -214,33 +263,18 @@ class EventBuffer:
             lib.pjpy_take(self._buffer, self._size, 0, self._taken)
         taken = self._taken[0]
         data = ffi.buffer(self._buffer, taken)[:]
-        count = offset = 0
+        before = len(records)
+        offset = 0
         while offset < taken:
-            f = _EVENT.unpack_from(data, offset)
-            a = offset + _EVENT.size
-            b = a + f[18]
-            c = b + f[19]
-            d = c + f[20]
-            record = Record(
-                f[1],
-                f[2],
-                f[3],
-                f[4],
-                f[5],
-                f[6] / 1e9,
-                f[7] / 1e9,
-                f[8],
-                f[9],
-                f[10:18],
-                (data[a:b], data[b:c], data[c:d], data[d : d + f[21]]),
-            )
-            offset += f[0]
+            fields = _EVENT.unpack_from(data, offset)
+            end = offset + fields[0]
+            record = _make_record((*fields, data[offset + _EVENT.size : end]))
+            offset = end
             if record.seq > self._last:  # else it came through before an interrupt
                 self._last = record.seq
                 records.append(record)
-                count += 1
         self._taken[0] = 0
-        return count
+        return len(records) - before
 
 
 def set_trace(on: bool) -> None:
@@ -376,26 +410,13 @@ def client_create(
     refresh_margin: int | None,
     transport: int,
 ) -> int:
-    text = ffi.from_buffer(("\0".join(strings) + "\0").encode())
-    handle = ffi.new("uint64_t *")
-    registration = ffi.new(
-        "pjpy_registration *",
-        (
-            text,
-            len(text),
-            contacts,
-            routes,
-            headers,
-            credentials,
-            expires,
-            ask_credentials,
-            0xFFFFFFFF if refresh_margin is None else refresh_margin,
-            transport,
-            credentials_of,
-        ),
+    text = ("\0".join(strings) + "\0").encode()
+    handle = lib.pjpy_client_create(
+        *(text, len(text), contacts, routes, headers, credentials, expires, ask_credentials),
+        0xFFFFFFFF if refresh_margin is None else refresh_margin,
+        *(transport, credentials_of),
     )
-    check(lib.pjpy_client_create(registration, handle), "registration")
-    return int(handle[0])
+    return handle if handle > 0 else check(handle, "registration")
 
 
 def client_request(

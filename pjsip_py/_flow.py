@@ -20,7 +20,16 @@ from ._nat import mapped_address
 from ._pacing import Pacer
 from ._regconfig import RegConfig
 from .errors import ClosedError, PjsipError, RegistrationTimeout
-from .events import ContactChanged, GaveUp, RegistrarChanged, RegState
+from .events import (
+    ContactChanged,
+    GaveUp,
+    RegistrarChanged,
+    RegState,
+    Success,
+    addresses,
+    source,
+    success,
+)
 from .regc import CANCELLED, RegistrationClient, _Request
 from .retry import RetryPolicy
 from .transport import Transport
@@ -69,7 +78,7 @@ class Flow(Keeper):
         self.reg_id = reg_id
         self.outbound = outbound  # reg-id and "Supported: outbound" are sent
         self.clients: list[RegistrationClient | None] = [None] * len(configs)
-        self.last: RegState | None = None  # success
+        self.last: Success | None = None
         self.expires_at: float | None = None  # clock.time(), which nobody sets
         self.refresh_at: float | None = None
         self.bound: tuple[str, ...] = ()  # Contacts of the last success
@@ -106,7 +115,7 @@ class Flow(Keeper):
         return 2 if self.configs[0].credentials else 1
 
     def _name(self, at: int) -> str:
-        hop = self.configs[at].next_hop
+        hop = self.configs[at].settings.next_hop
         return f"{hop.host}:{hop.port}"
 
     @property
@@ -140,7 +149,7 @@ class Flow(Keeper):
         self.account._flow_entered(reason)
 
     def _moved(self, previous: int, error: PjsipError | None) -> None:
-        before, now = self.configs[previous].registrar.text, self.registrar
+        before, now = self.configs[previous].settings.registrar.text, self.registrar
         self.account._post(
             RegistrarChanged,
             previous=before,
@@ -221,7 +230,8 @@ class Flow(Keeper):
 
     @property
     def registrar(self) -> str:
-        return self.configs[self.index if self.serving is None else self.serving].registrar.text
+        index = self.index if self.serving is None else self.serving
+        return self.configs[index].settings.registrar.text
 
     def client_at(self, index: int) -> RegistrationClient:
         client = self.clients[index]
@@ -350,11 +360,7 @@ class Flow(Keeper):
     # -- outcomes ---------------------------------------------------------------------------------
 
     def concluded(
-        self,
-        client: RegistrationClient,
-        event: RegState,
-        request: _Request | None,
-        flow_timer: int,
+        self, client: RegistrationClient, event: RegState, request: _Request | None
     ) -> tuple[float | None, bool]:
         """Seconds until the next attempt, and whether the request has come to its end."""
         with lock:
@@ -362,42 +368,54 @@ class Flow(Keeper):
             if not known and (request is None or self.state == "closed"):
                 return None, True  # left behind by modify() or on the way home
             at = self.clients.index(client) if known or request is None else request.index
-            self._note(client, event, at)
+            error = event.error
+            if error is None:
+                self._note_success(client, event, at)
+            else:
+                self._note_failure(event)
             if event.is_unregister:
                 if request is not None and not request.automatic:
-                    self.left(at, event.error, event.cancelled)
+                    self.left(at, error, event.cancelled)
                 return None, True
             # A failure that was on its way when the program cancelled: no further, all the same.
-            cancelled = request is not None and request.cancel_asked and event.error is not None
-            outcome = Outcome(at, request, event.error, event.cancelled or cancelled)
+            cancelled = request is not None and request.cancel_asked and error is not None
+            outcome = Outcome(
+                at, request, error, cancelled or (error is not None and event.cancelled)
+            )
             decision = self.decide(outcome)
             ended = self.settle(outcome, decision)
-            if event.error is not None:
+            if error is not None:
                 self._mistrust(event, decision.delay or DOUBT)
             if not known and not client._pending:
                 client._close_soon()
-            elif event.error is None and self.wanted:
-                self._after_success(client, event, flow_timer)
+            elif error is None and self.wanted:
+                self._after_success(client, event)
             return decision.delay, ended
 
-    def _note(self, client: RegistrationClient, event: RegState, at: int) -> None:
-        if event.probe and event.error is not None:
+    def _note_failure(self, event: RegState) -> None:
+        if event.probe:
             return
-        now = self.clock.time()
         if event.connection and not event.local:
             self.account._endpoint._paths.answered(event.connection)
-        if event.error is not None:
-            if not event.cancelled:
-                self.refresh_at = None
-        elif event.is_unregister:
+        if not event.cancelled:
+            self.refresh_at = None
+
+    def _note_success(self, client: RegistrationClient, event: RegState, at: int) -> None:
+        record = event._record
+        assert record is not None
+        paths = self.account._endpoint._paths
+        if record.value2:
+            paths.answered(record.value2)
+        if record.flags & _ffi.F_UNREGISTER:
             if self.serving in (None, at):
                 self.expires_at = self.refresh_at = None
-                self.account._endpoint._paths.leave(self)
-        else:
-            self.last = event
-            self.bound = client.contacts
-            self.expires_at = now + (event.expires or 0)
-            self.refresh_at = None if event.refresh_in is None else now + event.refresh_in
+                paths.leave(self)
+            return
+        self.last = success(record)
+        self.bound = client.contacts
+        now = self.clock.time()
+        self.expires_at = now + record.value0
+        self.refresh_at = None if record.value5 < 0 else now + record.value5
 
     def _mistrust(self, event: RegState, delay: float) -> None:
         """A connection over which nobody answers is left; PJSIP would use it for ever.
@@ -411,21 +429,18 @@ class Flow(Keeper):
         since = self.clock.time() - timeout
         self.account._endpoint._paths.suspect(event.connection, since, 0.8 * delay)
 
-    def _after_success(self, client: RegistrationClient, event: RegState, flow_timer: int) -> None:
-        transport, response = client.transport, event.response
-        if transport is None or response is None:
+    def _after_success(self, client: RegistrationClient, event: RegState) -> None:
+        transport, record = client.transport, event._record
+        if transport is None or record is None:
             return
-        config = self.account.config
-        key = (
-            (0, event.connection, "")
-            if event.connection
-            else (transport._handle, 0, response._source)
-        )
+        config, connection = self.account.config, record.value2
+        _, mapped, flow_timer = addresses(record)
+        key = (0, connection, "") if connection else (transport._handle, 0, source(record))
         self.account._endpoint._paths.join(
             self, key, config.keep_alive, config.pong_timeout, flow_timer
         )
         if (
-            event.mapped_address not in ("", client._contact_address)
+            mapped not in ("", client._contact_address)
             and config.contact_rewrite
             and config.contacts is None
             and not self.outbound

@@ -97,6 +97,9 @@ class Operation(Generic[T]):
                 raise self._error
             finally:
                 self = None  # type: ignore[assignment]  # no cycle through the traceback
+        return self._answer()
+
+    def _answer(self) -> T:
         return self._value  # type: ignore[return-value]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -186,7 +189,7 @@ class Operation(Generic[T]):
             raise asyncio.CancelledError
         if self._error is not None:
             raise self._error
-        return self._value  # type: ignore[return-value]
+        return self._answer()
 
     def __del__(self) -> None:
         error = self._error

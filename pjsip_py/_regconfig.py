@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 from .auth import Proof, Source, check_credentials
 from .errors import ConfigError, InvalidUriError
@@ -33,26 +34,36 @@ _LONGEST_ADDRESS = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535;transport=tcp
 MAX_EXPIRES = 2**31 - 1
 
 
-class RegConfig(NamedTuple):
-    """What a regc is made of, checked."""
+class RegSettings(NamedTuple):
+    """What a regc is made of and thousands of registrations have in common, checked."""
 
     registrar: SipUri
-    aor: SipUri
-    from_uri: SipUri
+    from_uri: SipUri | None  # None: the AOR
     display_name: str
     contacts: tuple[str, ...] | None
-    credentials: tuple[Proof, ...] | Source
     expires: int | None
     headers: tuple[tuple[str, str], ...]
     route: tuple[str, ...]
     next_hop: SipUri
-    transport: Transport | None
-    tls: TlsConfig | None
     contact_params: str
     contact_uri_params: str
     timeout: float | None
     refresh_margin: int | None  # None: a fifth of the grant
     credentials_timeout: float
+
+
+class RegConfig(NamedTuple):
+    """What a regc is made of, checked."""
+
+    aor: SipUri
+    credentials: tuple[Proof, ...] | Source
+    transport: Transport | None
+    tls: TlsConfig | None
+    settings: RegSettings
+
+    def change(self, **changes: Any) -> RegConfig:
+        """The same with other settings, which must be checked."""
+        return self._replace(settings=self.settings._replace(**changes))
 
 
 def _contact(value: object) -> str:
@@ -128,33 +139,80 @@ def check_timeout(value: object) -> float | None:
 
 
 def check_config(
-    registrar: object,
-    aor: object,
-    *,
-    contacts: object = None,
-    credentials: object = (),
-    expires: object = 300,
-    headers: object = (),
-    route: object = (),
-    transport: object = None,
-    from_uri: object = None,
-    display_name: object = "",
-    contact_params: object = "",
-    contact_uri_params: object = "",
-    tls: object = None,
-    timeout: object = None,
-    refresh_margin: object = None,
-    credentials_timeout: object = 30.0,
+    aor: object, credentials: object, transport: object, tls: object, *options: object
 ) -> RegConfig:
-    """All arguments of a registration, checked before anything reaches C."""
-    server = parse_registrar("registrar", registrar)
+    """All arguments of a registration, checked before anything reaches C.
+
+    :param options: the arguments of :func:`_check_settings`.
+    """
+    _registrar, contacts, _expires, headers, route, *_ = options
+    try:
+        plain = contacts is None and headers == () and route == ()
+        settings = (_check_common_settings if plain else _check_settings)(*options)
+    except TypeError:  # a mapping among them, which has no hash
+        settings = _check_settings(*options)
     to = parse_aor("aor", aor)
-    routes, hop = ((), None) if route == () else check_route(route)
+    if transport is not None or tls is not None:
+        _check_transport(transport, tls, settings.next_hop)
+    if settings.contact_params or settings.contact_uri_params:
+        _check_size(to.user, settings.contact_uri_params, settings.contact_params)
+    return RegConfig(
+        to,
+        check_credentials(credentials),
+        cast("Transport | None", transport),
+        cast("TlsConfig | None", tls),
+        settings,
+    )
+
+
+def _check_settings(
+    registrar: object,
+    contacts: object,
+    expires: object,
+    headers: object,
+    route: object,
+    from_uri: object,
+    display_name: object,
+    contact_params: object,
+    contact_uri_params: object,
+    timeout: object,
+    refresh_margin: object,
+    credentials_timeout: object,
+) -> RegSettings:
+    server = parse_registrar("registrar", registrar)
+    routes, hop = check_route(route)
+    listed = None if contacts is None else check_contacts(contacts)
+    params = check_params("contact_params", contact_params)
+    uri_params = check_params("contact_uri_params", contact_uri_params)
+    if listed is not None and (params or uri_params):
+        raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
+    return RegSettings(
+        registrar=server,
+        from_uri=None if from_uri is None else parse_aor("from_uri", from_uri),
+        display_name=check_text("display_name", display_name, maximum=256),
+        contacts=listed,
+        expires=check_expires(expires),
+        headers=check_headers(headers),
+        route=routes,
+        next_hop=hop or server,
+        contact_params=params,
+        contact_uri_params=uri_params,
+        timeout=check_timeout(timeout),
+        refresh_margin=check_margin(refresh_margin),
+        credentials_timeout=check_seconds("credentials_timeout", credentials_timeout, 0.01, 3600),
+    )
+
+
+# Thousands of registrations differ by user and password alone.  Of headers none is remembered, for
+# they may hold secrets.
+_check_common_settings = lru_cache(maxsize=64, typed=True)(_check_settings)
+
+
+def _check_transport(transport: object, tls: object, next_hop: SipUri) -> None:
     if transport is not None and not isinstance(transport, Transport):
         raise ConfigError("transport must be what Endpoint.listen() returned")
     if tls is not None and not isinstance(tls, TlsConfig):
         raise ConfigError("tls must be a TlsConfig")
-    next_hop = hop or server
     if transport is not None and tls is not None:
         raise ConfigError("transport already has its TLS settings: give transport or tls")
     if tls is not None and next_hop.transport != "tls":
@@ -164,38 +222,6 @@ def check_config(
             f"transport is {transport.protocol}, but {next_hop.text!r} asks for "
             f"{next_hop.transport}: write ;transport={transport.protocol}"
         )
-    listed = None if contacts is None else check_contacts(contacts)
-    # What was left at its default needs no check; thousands of accounts leave most of it.
-    params = uri_params = name = ""
-    if contact_params != "":
-        params = check_params("contact_params", contact_params)
-    if contact_uri_params != "":
-        uri_params = check_params("contact_uri_params", contact_uri_params)
-    if display_name != "":
-        name = check_text("display_name", display_name, maximum=256)
-    if params or uri_params:
-        _check_size(to.user, uri_params, params)
-    if listed is not None and (params or uri_params):
-        raise ConfigError("contact_params and contact_uri_params go with a contact of our making")
-    return RegConfig(
-        registrar=server,
-        aor=to,
-        from_uri=to if from_uri is None else parse_aor("from_uri", from_uri),
-        display_name=name,
-        contacts=listed,
-        credentials=check_credentials(credentials),
-        expires=check_expires(expires),
-        headers=() if headers == () else check_headers(headers),
-        route=routes,
-        next_hop=next_hop,
-        transport=transport,
-        tls=tls,
-        contact_params=params,
-        contact_uri_params=uri_params,
-        timeout=check_timeout(timeout),
-        refresh_margin=check_margin(refresh_margin),
-        credentials_timeout=check_seconds("credentials_timeout", credentials_timeout, 0.01, 3600),
-    )
 
 
 def name_addr(uri: SipUri, display_name: str) -> str:

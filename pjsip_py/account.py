@@ -119,7 +119,7 @@ class Account:
     @property
     def registrars(self) -> tuple[str, ...]:
         """All of them, the preferred one first."""
-        return tuple(config.registrar.text for config in self.config._checked)
+        return tuple(config.settings.registrar.text for config in self.config._checked)
 
     @property
     def flows(self) -> tuple[int, ...]:
@@ -169,8 +169,9 @@ class Account:
         return self._best.attempts
 
     @property
-    def _last(self) -> RegState | None:
-        return self._best.last if self.registered else None
+    def _last(self) -> RegistrationResult | None:
+        last = self._best.last
+        return last.result() if last is not None and self.registered else None
 
     @property
     def binding(self) -> Binding | None:
@@ -191,7 +192,7 @@ class Account:
     @property
     def instance_id(self) -> str | None:
         """The URN in ``+sip.instance`` (RFC 5626 §4.1), None when none is sent."""
-        params = self._best.configs[0].contact_params
+        params = self._best.configs[0].settings.contact_params
         return params.partition('+sip.instance="<')[2].partition(">")[0] or None
 
     @property
@@ -210,13 +211,13 @@ class Account:
     def path(self) -> tuple[str, ...]:
         """Path of the registration (RFC 3327), the first sixteen."""
         last = self._last
-        return last.response.path[:MAX_ROUTES] if last and last.response else ()
+        return last.response.path[:MAX_ROUTES] if last else ()
 
     @property
     def service_route(self) -> tuple[str, ...]:
         """Service-Route for requests of ours (RFC 3608), the first sixteen."""
         last = self._last
-        return last.response.service_route[:MAX_ROUTES] if last and last.response else ()
+        return last.response.service_route[:MAX_ROUTES] if last else ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.aor} {self.state}>"
@@ -309,8 +310,9 @@ class Account:
                     continue
                 if "credentials" in changed:
                     client._set_credentials(config.credentials)._retrieved = True
-                if "expires" in changed and config.expires is not None:
-                    client._set_expires(config.expires)._retrieved = True
+                expires = config.settings.expires
+                if "expires" in changed and expires is not None:
+                    client._set_expires(expires)._retrieved = True
 
     def _replace_flows(self, wanted: bool, *, unbind: bool) -> Operation[Any]:
         """New clients in place of the old; where their binding is another one, it goes first.
@@ -391,7 +393,7 @@ class Account:
             if self.state == "failed":
                 operation._finish(None, self.error)
             elif last is not None:
-                operation._finish(result_of(last), None)
+                operation._finish(last, None)
             else:
                 self._waiting = (*self._waiting, operation)
         if self._endpoint._in_running_loop():
@@ -542,11 +544,11 @@ class _Joined(Operation[Any]):
             self._left.discard(id(part))
             part._retrieved = True
             if any_of and part._error is None:
-                self._finish(part._value, None)
+                self._finish(part._answer(), None)
             elif not self._left:
                 failed = [each for each in parts if each._error is not None]
                 last = failed[0] if failed else part
-                self._finish(last._value, last._error)
+                self._finish(last._answer(), last._error)
 
         for part in parts:
             part.add_done_callback(done)

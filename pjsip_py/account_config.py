@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._regconfig import RegConfig, check_config, check_route
 from ._secret import forgets
@@ -44,7 +44,7 @@ class RegistrarConfig:
     tls: TlsConfig | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AccountConfig:
     """Everything that makes an account; checked when it is made.
 
@@ -104,19 +104,30 @@ class AccountConfig:
 
         return cls(**from_pjsua_fields(config, **options))
 
-    def __post_init__(self) -> None:
-        checked = tuple(self._check_registrar(entry) for entry in self._entries())
-        object.__setattr__(self, "_checked", checked)
-        self._check_policy()
+    if not TYPE_CHECKING:  # which needs to see the fields
+
+        def __init__(self, *, aor: str, **options: Any) -> None:
+            # Only what is given, for thousands of accounts leave nearly all at its default; those
+            # are the class's attributes.
+            fields = self.__dict__
+            fields["aor"] = aor
+            fields.update(options)
+            if not options.keys() <= _FIELDS:
+                check_fields(options, FIELDS)
+            self._check()
+
+    def _check(self) -> None:
+        if self.registrars == ():
+            checked: tuple[RegConfig, ...] = (self._check_registrar(self.registrar),)
+        else:
+            checked = tuple(self._check_entry(entry) for entry in self._entries())
+        self.__dict__["_checked"] = checked
+        if not self.__dict__.keys().isdisjoint(_POLICY):
+            self._check_policy()
         if self.instance_id is not None or self.outbound is not False:
             self._check_outbound()
 
     def _entries(self) -> list[RegistrarConfig]:
-        if self.registrars == ():
-            uri = self.registrar
-            if uri is None:
-                uri = default_registrar(parse_aor("aor", self.aor)).text
-            return [RegistrarConfig(uri)]
         if self.registrar is not None:
             raise ConfigError("registrar and registrars contradict each other: give one of them")
         if isinstance(self.registrars, str) or not isinstance(self.registrars, Sequence):
@@ -131,34 +142,37 @@ class AccountConfig:
             raise ConfigError("registrars: the same registrar twice")
         return entries
 
-    def _check_registrar(self, entry: RegistrarConfig) -> RegConfig:
-        several = self.registrars != ()
+    def _check_registrar(self, uri: str | None) -> RegConfig:
+        if uri is None:
+            uri = default_registrar(parse_aor("aor", self.aor)).text
+        return self._check_config(uri, self.transport, self.route, self.tls)
+
+    def _check_entry(self, entry: RegistrarConfig) -> RegConfig:
         tls = entry.tls or self.tls
-        if several and entry.tls is None and tls is not None and not _is_secure(entry):
+        if entry.tls is None and tls is not None and not _is_secure(entry):
             tls = None  # it is meant for the others
         try:
-            return check_config(
-                entry.uri,
-                self.aor,
-                contacts=self.contacts,
-                credentials=self.credentials,
-                expires=self.expires,
-                headers=self.headers,
-                route=entry.route or self.route,
-                transport=entry.transport or self.transport,
-                from_uri=self.from_uri,
-                display_name=self.display_name,
-                contact_params=self.contact_params,
-                contact_uri_params=self.contact_uri_params,
-                tls=tls,
-                timeout=self.timeout,
-                refresh_margin=self.refresh_margin,
-                credentials_timeout=self.credentials_timeout,
+            return self._check_config(
+                entry.uri, entry.transport or self.transport, entry.route or self.route, tls
             )
         except (ConfigError, InvalidUriError) as error:
-            if not several or not str(error).startswith(_OWN):
+            if not str(error).startswith(_OWN):
                 raise
             raise type(error)(f"registrars: {error}") from None
+
+    def _check_config(
+        self,
+        registrar: str,
+        transport: Transport | None,
+        route: Sequence[str],
+        tls: TlsConfig | None,
+    ) -> RegConfig:
+        return check_config(
+            *(self.aor, self.credentials, transport, tls),
+            *(registrar, self.contacts, self.expires, self.headers, route, self.from_uri),
+            *(self.display_name, self.contact_params, self.contact_uri_params, self.timeout),
+            *(self.refresh_margin, self.credentials_timeout),
+        )
 
     def _check_policy(self) -> None:
         if self.tls is not None and not any(config.tls for config in self._checked):
@@ -194,11 +208,11 @@ class AccountConfig:
             edges = check_route(self.outbound)[0] if len(self.outbound) <= MAX_FLOWS else ()
             if not edges:
                 raise ConfigError(f"outbound: 1 to {MAX_FLOWS} edge proxies")
-            if self.route != () or any(len(config.route) for config in self._checked):
+            if self.route != () or any(len(config.settings.route) for config in self._checked):
                 raise ConfigError("outbound: edge proxies and route contradict each other")
         if self.outbound is False:
             return
-        hops = [check_route([edge])[1] for edge in edges] or [c.next_hop for c in self._checked]
+        hops = [check_route([edge])[1] for edge in edges] or [c.settings.next_hop for c in self._checked]
         for hop in hops:
             if hop is not None and hop.transport == "udp":
                 raise ConfigError(
@@ -224,9 +238,9 @@ class AccountConfig:
             route, hop = check_route([self.outbound[max(reg_id, 1) - 1]])
             changes = {"route": route, "next_hop": hop}
         return tuple(
-            config._replace(
-                contact_params=config.contact_params + params,
-                headers=(*config.headers, ("Supported", supported)),
+            config.change(
+                contact_params=config.settings.contact_params + params,
+                headers=(*config.settings.headers, ("Supported", supported)),
                 **changes,
             )
             for config in self._checked
@@ -260,6 +274,12 @@ def _machine() -> str:
 
 
 FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)
+_FIELDS = frozenset(FIELDS)
+# What _check_policy() looks at.
+_POLICY = {
+    *("tls", "retry", "failback", "keep_alive", "pong_timeout", "contact_rewrite", "contacts"),
+    *("register_on_add", "refresh_margin", "expires"),
+}
 
 
 def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountConfig:
@@ -267,5 +287,4 @@ def make_config(aor: str | AccountConfig, options: dict[str, Any]) -> AccountCon
         if options:
             raise ConfigError("give an AccountConfig or its fields, not both")
         return aor
-    check_fields(options, FIELDS)
     return AccountConfig(aor=aor, **options)

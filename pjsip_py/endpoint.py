@@ -289,6 +289,7 @@ class Endpoint:
         self._start_policy()
         self._started_wanted = False
         self._local_addresses: dict[str, tuple[str, float]] = {}
+        self._ways: dict[tuple[str, str], tuple[Transport, str, float]] = {}
         # Of connections whose certificate was for another name, for the outcomes that follow.
         self._mismatches: dict[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -467,6 +468,7 @@ class Endpoint:
         for transport in self._transports:
             transport._handle = 0
         self._transports.clear()
+        self._ways.clear()
         for stream in list(self._streams):
             stream.close()
         with _open_lock:
@@ -535,6 +537,7 @@ class Endpoint:
             self._warn_about(tls)
         transport = Transport(self, name, tls, listening)
         self._transports.append(transport)
+        self._ways.clear()
         self._emit_transport(transport, "listening")
         return transport
 
@@ -576,6 +579,20 @@ class Endpoint:
             transport.implicit = True
             return transport
 
+    def _way(self, protocol: str, address: str, tls: TlsConfig | None) -> tuple[Transport, str]:
+        """The transport to reach *address*, and our address there; thousands go the same way."""
+        if tls is None:
+            transport, host, until = self._ways.get((protocol, address), (None, "", 0.0))
+            if transport is not None and until > time.monotonic():
+                return transport, host
+        transport = self._transport_for(protocol, address, tls)
+        host = self._local_address(address) if transport.is_wildcard else transport.host
+        if tls is None:
+            if len(self._ways) >= 256:
+                self._ways.clear()
+            self._ways[protocol, address] = transport, host, time.monotonic() + 1.0
+        return transport, host
+
     def _local_address(self, towards: str) -> str:
         """As the routing table has it, asked at most once a second per address."""
         now = time.monotonic()
@@ -590,6 +607,7 @@ class Endpoint:
     def _transport_closed(self, transport: Transport, handle: int) -> None:
         if transport in self._transports:
             self._transports.remove(transport)
+        self._ways.clear()
         if self._engine is not None and not _ffi.forked():
             _ffi.transport_close(handle)
             self._emit_transport(transport, "closed")
@@ -642,22 +660,9 @@ class Endpoint:
         :raises InvalidUriError, ConfigError: a bad argument, before anything is sent.
         """
         config = check_config(
-            registrar,
-            aor,
-            contacts=contacts,
-            credentials=credentials,
-            expires=expires,
-            headers=headers,
-            route=route,
-            transport=transport,
-            from_uri=from_uri,
-            display_name=display_name,
-            contact_params=contact_params,
-            contact_uri_params=contact_uri_params,
-            tls=tls,
-            timeout=timeout,
-            refresh_margin=refresh_margin,
-            credentials_timeout=credentials_timeout,
+            *(aor, credentials, transport, tls),
+            *(registrar, contacts, expires, headers, route, from_uri, display_name),
+            *(contact_params, contact_uri_params, timeout, refresh_margin, credentials_timeout),
         )
         self._engine_open()
         client = RegistrationClient(self, config)
@@ -697,6 +702,7 @@ class Endpoint:
         self._check()
         self._running_engine()
         self._local_addresses.clear()
+        self._ways.clear()
         self._resolver.forget()
         with _accounts_lock:
             for connection in self._paths.connections():
@@ -750,6 +756,8 @@ class Endpoint:
         return bool(self._streams) or bool(streams)
 
     def _emit(self, event: Event, streams: Streams | None = None) -> bool:
+        if not self._handlers and not streams and not self._streams:
+            return False
         seen = False
         for kind, handlers in tuple(self._handlers.items()) if self._handlers else ():
             if isinstance(event, kind):

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import _ffi
 from .errors import PjsipError
 from .message import Binding, Headers, Response
 from .tls import TlsInfo
 
 if TYPE_CHECKING:
+    from ._ffi import Record
     from .account import Account
     from .regc import RegistrationClient
 
@@ -46,8 +49,29 @@ class RegStarted(Event):
     is_unregister: bool = False
 
 
+class _Recorded(Event):
+    """An event of whose fields those that nobody looks at are never made."""
+
+    __slots__ = ("_record",)
+
+    _record: Record | None
+
+    if not TYPE_CHECKING:  # who would take any name for a field
+
+        def __getattr__(self, name: str) -> Any:
+            # Of a slot that is empty, or of what there is not.
+            if name == "_record":
+                return None
+            read = _READ.get(name)
+            if read is None or self._record is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = read(self, self._record)
+            object.__setattr__(self, name, value)
+            return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegState(Event):
+class RegState(_Recorded):
     """The one outcome of a request or of a refresh (pjsua's ``on_reg_state``)."""
 
     client: RegistrationClient = field(repr=False)
@@ -106,6 +130,90 @@ class RegState(Event):
     @property
     def registered(self) -> bool:
         return self.error is None and not self.is_unregister
+
+
+def reg_state(
+    record: Record, client: RegistrationClient, error: PjsipError | None, attempt: int, probe: bool
+) -> RegState:
+    """The :class:`RegState` that C's *record* stands for."""
+    event = _new(RegState)
+    _set(event, "_record", record)
+    _set(event, "client", client)
+    _set(event, "code", getattr(error, "code", record.code) if error else record.code)
+    _set(event, "error", error)
+    if error is not None:
+        _set(event, "reason", _reason(event, record))
+    _set(event, "attempt", attempt)
+    _set(event, "probe", probe)
+    return event
+
+
+_new, _set = object.__new__, object.__setattr__
+
+
+def _expires(event: RegState, record: Record) -> int | None:
+    if event.error is not None:
+        return None
+    # A fetch grants nothing; PJSIP reports the default that it would have assumed.
+    return 0 if event.client._parent else max(0, record.value0)
+
+
+def _response(_: RegState, record: Record) -> Response | None:
+    if not record.length1:
+        return None
+    return Response(record.text[1], source(record))
+
+
+def _reason(event: RegState, record: Record) -> str:
+    reason = _ffi.text_of(record.text[0])
+    if record.code == 502 and not record.length1:
+        reason = event.client._unresolved or reason
+    return getattr(event.error, "reason", reason) if event.error else reason
+
+
+def source(record: Record) -> str:
+    """Address and port that the response came from."""
+    return _ffi.text_of(record.text[2])
+
+
+def addresses(record: Record) -> tuple[str, str, int]:
+    """Our address, the same as the registrar sees it ("": it does not say), and Flow-Timer."""
+    return _addresses(record.text[3])
+
+
+@lru_cache(maxsize=256)
+def _addresses(text: bytes) -> tuple[str, str, int]:
+    local, mapped, timer = (*text.decode().split(" "), "-", "0")[:3]
+    return local, "" if mapped == "-" else mapped, int(timer)
+
+
+# How a field of RegState is read from its record.
+_READ: dict[str, Callable[[RegState, Record], Any]] = {
+    "time": lambda _, record: EventTime(record.monotonic, record.wall),
+    "seq": lambda _, record: record.seq,
+    "account": lambda event, _: event.client._account,
+    "reason": _reason,
+    "expires": _expires,
+    "renewal": lambda _, record: bool(record.flags & _ffi.F_RENEWAL),
+    "is_unregister": lambda _, record: bool(record.flags & _ffi.F_UNREGISTER),
+    "local": lambda _, record: not record.length1,
+    "response": _response,
+    "retry_in": lambda *_: None,
+    "refresh_in": lambda event, record: (
+        None if event.error or record.value5 < 0 else record.value5
+    ),
+    "registrar": lambda event, _: event.client.registrar,
+    "algorithm": lambda _, record: _ffi.ALGORITHMS[record.value1 & 15],
+    "offered": lambda _, record: _ffi.algorithms_of(record.value1 >> 8),
+    "cancelled": lambda _, record: bool(record.flags & _ffi.F_CANCELLED and not record.length1),
+    "connection": lambda _, record: record.value2,
+    "local_address": lambda _, record: addresses(record)[0],
+    "mapped_address": lambda _, record: addresses(record)[1],
+    "merged": lambda _, record: record.value3,
+    "reg_id": lambda event, _: event.client._flow.reg_id if event.client._flow else 0,
+    "min_expires": lambda _, record: record.value6 or None,
+    "requests": lambda _, record: record.value7,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +284,35 @@ class RegistrationResult:
     @property
     def bindings(self) -> tuple[Binding, ...]:
         return self.response.bindings
+
+
+def success(record: Record) -> Success:
+    reason, raw, source, _ = record.text
+    return Success(
+        *(record.code, max(0, record.value0), _ffi.shared(reason), raw, _ffi.shared(source)),
+        record.value1,
+    )
+
+
+class Success(NamedTuple):
+    """What an account keeps of its last success: little, for there may be thousands."""
+
+    code: int
+    expires: int
+    reason: bytes
+    raw: bytes
+    source: bytes
+    algorithms: int
+
+    def result(self) -> RegistrationResult:
+        return RegistrationResult(
+            code=self.code,
+            reason=_ffi.text_of(self.reason),
+            expires=self.expires,
+            response=Response(self.raw, _ffi.text_of(self.source)),
+            algorithm=_ffi.ALGORITHMS[self.algorithms & 15],
+            offered=_ffi.algorithms_of(self.algorithms >> 8),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
-from ._challenge import WITHHELD, Asking, algorithms_of
+from ._challenge import WITHHELD, Asking
 from ._operation import Operation
 from ._regconfig import (
     MAX_CONTACT,
@@ -26,7 +25,7 @@ from ._regconfig import (
 from ._resolve import Query, Target
 from .auth import BearerToken, Proof, Source, check_credentials, credential_strings
 from .errors import ClosedError, ConfigError
-from .events import EventTime, RegistrationResult, RegStarted, RegState
+from .events import EventTime, RegistrationResult, RegStarted, RegState, addresses, reg_state
 from .message import Response
 from .transport import Transport
 from .uri import check_int, check_text, host_port
@@ -39,6 +38,10 @@ if TYPE_CHECKING:
     from .account import Account
     from .endpoint import Endpoint, EventStream, Streams
 
+
+# One for all clients, thousands of which need not pay for one each.  Nothing of the program's is
+# called with it held.
+_lock = threading.RLock()
 
 # What a RegState of a cancelled request carries; its Operation raises CancelledError.
 CANCELLED = errors.RegistrationError(487, "cancelled", local=True)
@@ -77,6 +80,12 @@ class _Request(Operation[Any]):
     @property
     def name(self) -> str:
         return f"{self._name} {self._client.aor}"
+
+    def _answer(self) -> Any:
+        """Made of the outcome when somebody asks for it."""
+        if isinstance(self._value, RegState):
+            self._value = result_of(self._value)
+        return self._value
 
     def _ask_cancel(self) -> None:
         self.cancel_asked = True
@@ -117,7 +126,6 @@ class RegistrationClient:
         "_handle",
         "_handlers",
         "_held",
-        "_lock",
         "_parent",
         "_pending",
         "_preparing",
@@ -133,19 +141,18 @@ class RegistrationClient:
         self._endpoint = endpoint
         self._engine: Engine = endpoint._running_engine()
         self._config = config
-        self._flow = flow  # of the account that it works for
+        self._flow: Flow | None = flow  # of the account that it works for
         self._handle = 0
         self._attempt = 1
         self._handlers: tuple[Callable[[RegState], object], ...] = ()
         self._streams: Streams | None = None
         self._fetchers: list[RegistrationClient] | None = None
-        self._lock = threading.RLock()
         self._preparing = False
         self._held: list[_Request] = []
         self._pending: dict[int, _Request] = {}
         #: The client that this one, a fetch, works for; it ends with its one outcome.
         self._parent: RegistrationClient | None = None
-        self._contacts = config.contacts
+        self._contacts = config.settings.contacts
         #: The transport chosen; None before the first request.
         self.transport: Transport | None = None
         # Servers behind the registrar's name, and the one that an account asks (RFC 3263 §4).
@@ -166,7 +173,7 @@ class RegistrationClient:
 
     @property
     def registrar(self) -> str:
-        return self._config.registrar.text
+        return self._config.settings.registrar.text
 
     @property
     def contacts(self) -> tuple[str, ...]:
@@ -176,7 +183,7 @@ class RegistrationClient:
     @property
     def expires(self) -> int | None:
         """Seconds asked for; None: no Expires header, the registrar decides."""
-        return self._config.expires
+        return self._config.settings.expires
 
     def info(self) -> dict[str, Any]:
         """``pjsip_regc_get_info``: busy, auto_refresh, interval and next_refresh (s), …"""
@@ -222,7 +229,7 @@ class RegistrationClient:
         is the Operation only: no RegState, for the registration's state does not change.
         """
         self._check_open()
-        config = self._config._replace(contacts=(), expires=None)
+        config = self._config.change(contacts=(), expires=None)
         fetcher = RegistrationClient(self._endpoint, config)
         fetcher._parent = self
         if self._fetchers is None:
@@ -249,7 +256,7 @@ class RegistrationClient:
         return self._set_expires(check_int("expires", expires, 1, MAX_EXPIRES))
 
     def _set_expires(self, value: int) -> Operation[None]:
-        self._config = self._config._replace(expires=value)
+        self._config = self._config.change(expires=value)
         return self._submit(self._new_request("update_expires", _ffi.SET_EXPIRES, value))
 
     def set_credentials(self, credentials: Proof | Iterable[Proof] | Source) -> Operation[None]:
@@ -295,13 +302,13 @@ class RegistrationClient:
         strings: list[str] | None = None,
         count: int = 0,
     ) -> _Request:
-        bound = check_timeout(timeout) or self._config.timeout
+        bound = self._config.settings.timeout if timeout is None else check_timeout(timeout)
         return _Request(self, name, what, value, bound, strings, count)
 
     def _submit(self, request: _Request) -> _Request:
         """:raises ClosedError: the client is closed."""
         first = False
-        with self._lock:
+        with _lock:
             if self.closed:
                 raise ClosedError(f"{self!r} is closed")
             self._pending[request.request] = request
@@ -332,7 +339,7 @@ class RegistrationClient:
             self._fail(request, error)  # later: done callbacks must not run under the lock
 
     def _cancel(self, request: _Request) -> None:
-        with self._lock:
+        with _lock:
             if request not in self._held:
                 if self._handle:
                     _ffi.client_cancel(self._handle, request.request)
@@ -349,7 +356,7 @@ class RegistrationClient:
 
         Requests are held until then, each bounded by its own timeout.
         """
-        hop = self._config.next_hop
+        hop = self._config.settings.next_hop
         transport = self._config.transport
         if hop.is_address or (transport is not None and not transport.is_wildcard):
             self._create(hop.host, hop.transport)
@@ -364,7 +371,7 @@ class RegistrationClient:
 
     def _query(self) -> Query:
         """What RFC 3263 asks of the registrar's URI, or of the first route's."""
-        hop, transport = self._config.next_hop, self._config.transport
+        hop, transport = self._config.settings.next_hop, self._config.transport
         named = transport.protocol if transport else hop.params.get("transport", "").lower()
         secure = hop.scheme == "sips"
         if secure and named == "tcp":
@@ -379,7 +386,7 @@ class RegistrationClient:
             self._fail_held(errors.ResolveError(reason, errors.PJ_ERESOLVE))
 
     def _protocol_of(self, target: Target) -> str:
-        return target.protocol or self._config.next_hop.transport
+        return target.protocol or self._config.settings.next_hop.transport
 
     def _suits(self, target: Target) -> bool:
         """Whether *target* is reached by the transport that the regc is bound to."""
@@ -423,7 +430,7 @@ class RegistrationClient:
         """End *request* in time even while the name is being resolved."""
 
         def expired() -> None:
-            with self._lock:
+            with _lock:
                 if request not in self._held:
                     return
                 self._held.remove(request)
@@ -439,12 +446,15 @@ class RegistrationClient:
     def _create(self, address: str, protocol: str) -> None:
         try:
             config = self._config
-            chosen = config.transport or self._endpoint._transport_for(
-                protocol, address, config.tls
-            )
             self._address = address
+            if config.transport is not None:
+                chosen = config.transport
+                host = chosen.host
+                if chosen.is_wildcard and self._contacts is None:
+                    host = self._endpoint._local_address(address)
+            else:
+                chosen, host = self._endpoint._way(protocol, address, config.tls)
             if self._contacts is None:
-                host = self._endpoint._local_address(address) if chosen.is_wildcard else chosen.host
                 self._contacts = (self._own_contact(chosen, host, chosen.port),)
                 self._contact_address = host_port(host, chosen.port)
             handle = self._create_native(config, chosen)
@@ -457,7 +467,7 @@ class RegistrationClient:
             self._fail_held(errors.TransportError("interrupted"))
             raise
         else:
-            with self._lock:
+            with _lock:
                 if self.closed:
                     _ffi.client_destroy(handle)
                     return
@@ -473,38 +483,38 @@ class RegistrationClient:
                     request.alarm = 0
 
     def _create_native(self, config: RegConfig, transport: Transport) -> int:
-        contacts = self._contacts or ()
+        settings, contacts = config.settings, self._contacts or ()
         credentials = credential_strings(config.credentials)
         strings = [
-            config.registrar.text,
-            name_addr(config.aor, config.display_name),
-            name_addr(config.from_uri, config.display_name),
+            settings.registrar.text,
+            name_addr(config.aor, settings.display_name),
+            name_addr(settings.from_uri or config.aor, settings.display_name),
             *contacts,
-            *config.route,
-            *(text for header in config.headers for text in header),
+            *settings.route,
+            *(text for header in settings.headers for text in header),
             *(text for item in credentials for text in item),
         ]
         return _ffi.client_create(
             strings,
             contacts=len(contacts),
-            routes=len(config.route),
-            headers=len(config.headers),
+            routes=len(settings.route),
+            headers=len(settings.headers),
             credentials=len(credentials),
-            expires=_ffi.NO_EXPIRES if config.expires is None else config.expires,
+            expires=_ffi.NO_EXPIRES if settings.expires is None else settings.expires,
             ask_credentials=callable(config.credentials),
             credentials_of=self._parent._handle if self._parent else 0,
-            refresh_margin=config.refresh_margin,
+            refresh_margin=settings.refresh_margin,
             transport=transport.handle(),
         )
 
     def _own_contact(self, transport: Transport, host: str, port: int) -> str:
-        config = self._config
-        scheme = "sips" if config.registrar.scheme == "sips" else "sip"
-        uri = f"{scheme}:{config.aor.user}@{host_port(host, port)}"
+        settings = self._config.settings
+        scheme = "sips" if settings.registrar.scheme == "sips" else "sip"
+        uri = f"{scheme}:{self._config.aor.user}@{host_port(host, port)}"
         if transport.protocol != "udp":
             # sips: says TLS by itself; its transport is then the one below TLS (RFC 3261 §26.2.2).
             uri += ";transport=" + ("tcp" if scheme == "sips" else transport.protocol)
-        contact = f"<{uri}{config.contact_uri_params}>{config.contact_params}"
+        contact = f"<{uri}{settings.contact_uri_params}>{settings.contact_params}"
         return check_text("contact", contact, maximum=MAX_CONTACT - 1)
 
     def _move(self, transport: Transport, host: str, port: int) -> None:
@@ -519,12 +529,12 @@ class RegistrationClient:
             self._submit(request)._retrieved = True
             self.transport = transport
         self._contact_address = host_port(host, port)
-        if self._config.contacts is None and (contact,) != self._contacts:
+        if self._config.settings.contacts is None and (contact,) != self._contacts:
             self._set_contacts("move", (contact,))._retrieved = True
 
     def _fail_held(self, error: errors.PjsipError) -> None:
         """Nothing could be sent: every request so far ends with *error*."""
-        with self._lock:
+        with _lock:
             held, self._held, self._preparing = self._held, [], False
         for request in held:
             if request.alarm:
@@ -569,26 +579,32 @@ class RegistrationClient:
     def _attempt_number(self) -> int:
         return self._attempt if self._flow is None else self._flow.attempts + 1
 
-    def _conclude(self, event: RegState, request: _Request | None, flow_timer: int = 0) -> None:
+    def _conclude(self, event: RegState, request: _Request | None) -> None:
         """Tell the outcome, then end the request; an account may send it on instead."""
-        flow = self._flow
+        flow, error = self._flow, event.error
         ended = True
         if flow is not None:
             try:
-                retry_in, ended = flow.concluded(self, event, request, flow_timer)
+                retry_in, ended = flow.concluded(self, event, request)
             except Exception:  # a fault of ours must not swallow the outcome
                 _log.exception("the outcome for %s could not be followed", self.aor)
-                retry_in = None
-            if retry_in is not None:
-                event = replace(event, retry_in=retry_in)
-        if not event.cancelled:
-            self._attempt = self._attempt + 1 if event.error else 1
+            else:
+                if retry_in is not None:  # nobody has seen the event yet
+                    object.__setattr__(event, "retry_in", retry_in)
+        if error is None:
+            self._attempt = 1
+        elif not event.cancelled:
+            self._attempt += 1
         seen = False
         try:
             seen = self._emit(event)
         finally:
-            if ended:
-                _end_request(event, request, seen)
+            if ended and request is not None:
+                request._retrieved = seen or request.automatic
+                if error is None:
+                    request._finish(event, None)
+                else:
+                    request._finish(None, CancelledError() if event.cancelled else error)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -663,35 +679,49 @@ class RegistrationClient:
             _ffi.client_answer(self._handle, record.request, credential_strings(source))
 
     def _receive_outcome(self, record: _ffi.Record) -> None:
-        flags = record.flags
-        raw = record.text[1]
-        response = Response(raw, _ffi.text_of(record.text[2])) if raw else None
-        reason = _ffi.text_of(record.text[0])
-        if record.code == 502 and response is None:
-            reason = self._unresolved or reason
         attempt = self._attempt_number()
-        error: errors.PjsipError | None = None
-        cancelled = bool(flags & _ffi.F_CANCELLED) and response is None
+        error = self._failure(record, attempt)
+        # Taken out first: a handler that closes the client must not undo what the wire said.
+        request = self._take(record.request) if record.request else None
+        probe = request is not None and request.probe
+        self._conclude(reg_state(record, self, error, attempt, probe), request)
+
+    def _failure(self, record: _ffi.Record, attempt: int) -> errors.PjsipError | None:
+        """What the outcome raises; None for a success."""
+        has_response = record.length1 > 0
+        if has_response and 200 <= record.code < 300:
+            asking, self._asking = self._asking, None
+            if asking is not None:
+                asking.end()
+            if self._flow is None or not _granted_nothing(record):
+                return None
+        reason, raw, source, _ = record.text
+        text = _ffi.text_of(reason)
+        response = Response(raw, _ffi.text_of(source)) if has_response else None
+        if record.code == 502 and response is None:
+            text = self._unresolved or text
+        error: errors.PjsipError
+        cancelled = bool(record.flags & _ffi.F_CANCELLED) and response is None
         if cancelled:
             error = CANCELLED
-        elif flags & _ffi.F_TIMEOUT and response is None:
+        elif record.flags & _ffi.F_TIMEOUT and response is None:
             error = errors.RegistrationTimeout(
                 408, "no answer in time", local=True, attempts=attempt, status=record.status
             )
-        elif self._flow is not None and _granted_nothing(record):
+        elif 200 <= record.code < 300 and response is not None:
             error = errors.RegistrationError(
-                record.code, f"{reason}, but no time granted", response, retriable=True
+                record.code, f"{text}, but no time granted", response, retriable=True
             )
-        elif response is None or not 200 <= record.code < 300:
+        else:
             error = errors.from_outcome(
                 record.code,
-                reason,
+                text,
                 record.status,
                 response=response,
-                downgrade=bool(flags & _ffi.F_DOWNGRADE),
-                verify_status=record.value[4],
-                handshake=bool(flags & _ffi.F_HANDSHAKE),
-                detail=self._endpoint._mismatches.get(record.value[2], ""),
+                downgrade=bool(record.flags & _ffi.F_DOWNGRADE),
+                verify_status=record.value4,
+                handshake=bool(record.flags & _ffi.F_HANDSHAKE),
+                detail=self._endpoint._mismatches.get(record.value2, ""),
                 attempts=attempt,
             )
         if isinstance(error, errors.NoCredentialError) and self._withholds_token():
@@ -699,46 +729,12 @@ class RegistrationClient:
         if self._asking is not None:
             asking, self._asking = self._asking, None
             asking.end()
-            if asking.why and error is not None and not cancelled:
+            if asking.why and not cancelled:
                 error = errors.credentials_failed(
-                    record.code, reason, response, asking.why, attempt
+                    record.code, text, response, asking.why, attempt
                 )
                 error.__cause__ = asking.cause
-        # Taken out first: a handler that closes the client must not undo what the wire said.
-        request = self._take(record.request) if record.request else None
-        local, _, seen = _ffi.text_of(record.text[3]).partition(" ")
-        mapped, _, flow_timer = seen.rpartition(" ")
-        # A fetch grants nothing; PJSIP reports the default that it would have assumed.
-        expires = None if error else 0 if self._parent else max(0, record.value[0])
-        event = RegState(
-            time=EventTime(record.monotonic, record.wall),
-            seq=record.seq,
-            client=self,
-            account=self._account,
-            code=getattr(error, "code", record.code) if error else record.code,
-            reason=getattr(error, "reason", reason) if error else reason,
-            expires=expires,
-            renewal=bool(flags & _ffi.F_RENEWAL),
-            is_unregister=bool(flags & _ffi.F_UNREGISTER),
-            local=response is None,
-            response=response,
-            attempt=attempt,
-            refresh_in=None if error or record.value[5] < 0 else record.value[5],
-            registrar=self.registrar,
-            algorithm=_ffi.ALGORITHMS[record.value[1] & 15],
-            offered=algorithms_of(record.value[1] >> 8) if record.value[1] >> 8 else (),
-            error=error,
-            cancelled=cancelled,
-            connection=record.value[2],
-            local_address=local,
-            mapped_address="" if mapped == "-" else mapped,
-            merged=record.value[3],
-            probe=request is not None and request.probe,
-            reg_id=self._flow.reg_id if self._flow is not None else 0,
-            min_expires=record.value[6] or None,
-            requests=record.value[7],
-        )
-        self._conclude(event, request, int(flow_timer or 0))
+        return error
 
     def _emit(self, event: RegState | RegStarted) -> bool:
         """Deliver to whoever wants it; whether anybody did."""
@@ -765,7 +761,7 @@ class RegistrationClient:
 
     def _shut(self) -> bool:
         """All of close() but to end what is pending, which calls the program."""
-        with self._lock:
+        with _lock:
             if self.closed:
                 return False
             self.closed = True
@@ -794,7 +790,7 @@ class RegistrationClient:
 
     def _orphan(self) -> None:
         """The endpoint closed: nothing is left in C."""
-        with self._lock:
+        with _lock:
             self.closed = True
             self._handle = 0
             self._held = []
@@ -815,7 +811,7 @@ class RegistrationClient:
 
     def _take(self, request: int) -> _Request | None:
         """The pending request, pending no more."""
-        with self._lock:
+        with _lock:
             operation = self._pending.pop(request, None)
             if not self._pending:
                 self._pending = {}  # a dict that was never filled holds no table
@@ -833,18 +829,8 @@ class RegistrationClient:
 def _granted_nothing(record: _ffi.Record) -> bool:
     """A 2xx for a REGISTER that should bind us, and does not."""
     return (
-        200 <= record.code < 300 and not record.flags & _ffi.F_UNREGISTER and record.value[0] == 0
+        200 <= record.code < 300 and not record.flags & _ffi.F_UNREGISTER and record.value0 == 0
     )
-
-
-def _end_request(event: RegState, request: _Request | None, seen: bool) -> None:
-    if request is None:
-        return
-    request._retrieved = seen or request.automatic
-    if event.error is None:
-        request._finish(result_of(event), None)
-    else:
-        request._finish(None, CancelledError() if event.cancelled else event.error)
 
 
 def result_of(event: RegState) -> RegistrationResult:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .errors import ConfigError, InvalidUriError
@@ -35,6 +36,9 @@ _NUMERIC = re.compile(r"[0-9.]+")
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 
 
+_NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+
 class SipUri(NamedTuple):
     """A SIP or SIPS URI in its parts; ``host`` has no brackets, ``port`` 0 means none."""
 
@@ -43,7 +47,7 @@ class SipUri(NamedTuple):
     user: str
     host: str
     port: int
-    params: dict[str, str]
+    params: Mapping[str, str]
 
     @property
     def transport(self) -> str:
@@ -63,6 +67,8 @@ def check_text(field: str, value: object, *, maximum: int = MAX_TEXT) -> str:
     """*value* as it is, or ConfigError: str, no control character, no lone surrogate."""
     if not isinstance(value, str):
         raise ConfigError(f"{field} must be a str, not {type(value).__name__}")
+    if value.isascii() and value.isprintable() and len(value) <= maximum:
+        return value
     found = _CONTROL.search(value)
     if found:
         raise ConfigError(f"{field} contains a control character (U+{ord(found[0]):04X})")
@@ -131,41 +137,22 @@ def parse_uri(field: str, value: object) -> SipUri:
         text = check_text(field, value, maximum=MAX_URI)
     except ConfigError as error:
         raise InvalidUriError(str(error)) from None
-    if _URI_PASSWORD.search(text):
-        raise InvalidUriError(
-            f"{field}: a password in a URI travels in clear text (RFC 3261 §19.1.1): "
-            "give Credentials"
-        )
     found = _URI.fullmatch(text)
     if not found:
-        if "<" in text:
-            why = "give the bare URI, and the name as display_name"
-        elif not text.lower().startswith(("sip:", "sips:")):
-            why = "it must begin with sip: or sips:"
-        elif not text.isascii():
-            why = "characters beyond ASCII must be %-escaped"
-        else:
-            why = "expected sip:user@host[:port][;parameter=value]"
-        raise InvalidUriError(f"{field}: {text!r} is not a SIP URI: {why}")
-    host = found["host"]
-    if host.startswith("["):
-        host = host[1:-1]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise InvalidUriError(f"{field}: {text!r}: {host!r} is no IPv6 address") from None
-    elif _NUMERIC.fullmatch(host):
-        try:
-            ipaddress.IPv4Address(host)
-        except ValueError:
-            raise InvalidUriError(f"{field}: {text!r}: {host!r} is no IPv4 address") from None
-    elif ".." in host:
-        raise InvalidUriError(f"{field}: {text!r}: {host!r} is no host name")
-    port = int(found["port"] or 0)
-    if found["port"] and not 1 <= port <= 65535:
+        raise InvalidUriError(f"{field}: {_why_no_uri(text)}")
+    scheme, user, host, digits, tail = found.groups()
+    scheme = "sip" if len(scheme) == 3 else "sips"
+    try:
+        host = _check_host(host)
+    except ValueError as error:
+        raise InvalidUriError(f"{field}: {text!r}: {error}") from None
+    port = int(digits) if digits else 0
+    if digits and not 1 <= port <= 65535:
         raise InvalidUriError(f"{field}: {text!r}: the port must be 1 to 65535")
+    if not tail:
+        return SipUri(text, scheme, user or "", host, port, _NO_PARAMS)
     params: dict[str, str] = {}
-    for part in found["params"].split(";")[1:]:
+    for part in tail.split(";")[1:]:
         name, _, content = part.partition("=")
         params[name.lower()] = content
     transport = params.get("transport", "udp").lower()
@@ -173,10 +160,44 @@ def parse_uri(field: str, value: object) -> SipUri:
         raise InvalidUriError(f"{field}: {text!r}: transport must be udp, tcp or tls")
     if "ttl" in params and not (params["ttl"].isdecimal() and int(params["ttl"]) <= 255):
         raise InvalidUriError(f"{field}: {text!r}: ttl must be 0 to 255")
-    scheme = found["scheme"].lower()
     if scheme == "sips" and params.get("transport", "").lower() == "udp":
         raise InvalidUriError(f"{field}: {text!r}: sips: cannot go over UDP (RFC 3261 §26.2.2)")
-    return SipUri(text, scheme, found["user"] or "", host, port, params)
+    return SipUri(text, scheme, user or "", host, port, params)
+
+
+def _why_no_uri(text: str) -> str:
+    if _URI_PASSWORD.search(text):
+        return (
+            "a password in a URI travels in clear text (RFC 3261 §19.1.1): give Credentials"
+        )
+    if "<" in text:
+        why = "give the bare URI, and the name as display_name"
+    elif not text.lower().startswith(("sip:", "sips:")):
+        why = "it must begin with sip: or sips:"
+    elif not text.isascii():
+        why = "characters beyond ASCII must be %-escaped"
+    else:
+        why = "expected sip:user@host[:port][;parameter=value]"
+    return f"{text!r} is not a SIP URI: {why}"
+
+
+@lru_cache(maxsize=64)  # and one string for thousands of AORs in a domain
+def _check_host(host: str) -> str:
+    """Without its brackets; :raises ValueError: an address that is none."""
+    if host.startswith("["):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is no IPv6 address") from None
+    elif _NUMERIC.fullmatch(host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is no IPv4 address") from None
+    elif ".." in host:
+        raise ValueError(f"{host!r} is no host name")
+    return host
 
 
 def parse_aor(field: str, value: object) -> SipUri:

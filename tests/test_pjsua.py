@@ -541,7 +541,7 @@ def test_outbound_is_for_connections_and_the_keep_alive_for_udp(
 ) -> None:
     options = in_pjsua({"id": AOR, "ka_interval": 20, **said})
     config = AccountConfig(**options)
-    assert config._checked[0].next_hop.transport == protocol
+    assert config._checked[0].settings.next_hop.transport == protocol
     assert config.outbound is (protocol != "udp")
     assert config.keep_alive == (20 if protocol == "udp" else None)
     assert "outbound" not in in_pjsua({"id": AOR, "use_rfc5626": 0, **said})

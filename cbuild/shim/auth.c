@@ -82,7 +82,7 @@ static void secrets_free(secrets *s)
     free(s);
 }
 
-/* realm, user name, secret, kind, minimum: see pjpy_registration. */
+/* realm, user name, secret, kind, minimum: see pjpy_client_create(). */
 static pj_status_t read_credential(pjsip_cred_info *info, const char **text)
 {
     pj_str_t kind, least;

@@ -153,12 +153,20 @@ typedef struct stash {
 
 typedef struct secrets secrets;
 
+/* What pjpy_client_create() was given. */
+typedef struct registration {
+    char *text; /* until the regc is created */
+    size_t length;
+    uint32_t contacts, routes, headers, credentials;
+    uint32_t expires, ask_credentials, refresh_margin;
+    uint64_t transport, credentials_of;
+} registration;
+
 typedef struct client {
     uint64_t handle;
     pjsip_regc *regc;
     pj_status_t create_status;
-    pjpy_registration registration;
-    char *text;                 /* of the registration, until it is created */
+    registration registration;
     command *waiting, **waiting_tail;
     command *current;           /* the request in flight */
     struct client *ready_next;

@@ -429,9 +429,9 @@ static pj_status_t set_transport(client *c, uint64_t handle)
 
 static pj_status_t create(client *c)
 {
-    const pjpy_registration *r = &c->registration;
+    const registration *r = &c->registration;
     pj_str_t contacts[PJSIP_REGC_MAX_CONTACT];
-    const char *text = c->text;
+    const char *text = c->registration.text;
     pj_str_t registrar = client_take(&text), to = client_take(&text),
              from = client_take(&text);
     pj_status_t status;
@@ -475,8 +475,8 @@ static void do_create(client *c)
 {
     pj_timer_entry_init(&c->timer, 0, c, on_timeout);
     c->create_status = create(c);
-    free_text(c->text, c->registration.length);
-    c->text = NULL;
+    free_text(c->registration.text, c->registration.length);
+    c->registration.text = NULL;
 }
 
 /* ------------------------------------------------------------ requests */
@@ -713,7 +713,7 @@ static int do_request(command *cmd)
         command_free(cmd);
         return PJPY_ESTALE;
     }
-    if (c->text)
+    if (c->registration.text)
         do_create(c);
     cmd->next = NULL;
     cmd->client = c;
@@ -803,7 +803,7 @@ static void client_free(client *c)
     if (tsx)
         pjsip_tsx_terminate(tsx, PJSIP_SC_REQUEST_TIMEOUT);
     forget_tsx(c);
-    free_text(c->text, c->registration.length);
+    free_text(c->registration.text, c->registration.length);
     free(c->current);
     while (c->waiting) {
         command *cmd = c->waiting;
@@ -917,30 +917,36 @@ static int adopt(void *argument)
 
 /* Complete before the worker can see it, and never adopted by a worker that
    has freed its clients. */
-int pjpy_client_create(const pjpy_registration *registration, uint64_t *handle)
+int64_t pjpy_client_create(const char *text, size_t length, uint32_t contacts,
+                           uint32_t routes, uint32_t headers,
+                           uint32_t credentials, uint32_t expires,
+                           uint32_t ask_credentials, uint32_t refresh_margin,
+                           uint64_t transport, uint64_t credentials_of)
 {
     client *c = calloc(1, sizeof *c);
     struct adoption a = { c, 0 };
+    char *copy = malloc(length + 1);
     int status;
 
-    if (!c)
+    if (!c || !copy) {
+        free(c);
+        free(copy);
         return PJPY_ENOMEM;
-    c->waiting_tail = &c->waiting;
-    c->registration = *registration;
-    c->registration.text = NULL;
-    c->text = malloc(registration->length + 1);
-    if (c->text) {
-        memcpy(c->text, registration->text, registration->length);
-        c->text[registration->length] = '\0';
     }
-    status = c->text ? engine_while_running(adopt, &a) : PJPY_ENOMEM;
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    c->waiting_tail = &c->waiting;
+    c->registration = (registration){
+        copy,    length,          contacts,       routes,    headers,       credentials,
+        expires, ask_credentials, refresh_margin, transport, credentials_of
+    };
+    status = engine_while_running(adopt, &a);
     if (status) {
-        free_text(c->text, registration->length);
+        free_text(copy, length);
         free(c);
         return status;
     }
-    *handle = a.handle;
-    return 0;
+    return (int64_t)a.handle;
 }
 
 static command *client_cmd(int kind, uint64_t handle, uint64_t request)
