@@ -147,18 +147,18 @@ class Engine:
     # -- delivering -------------------------------------------------------------------------------
 
     def _deliver(self, record: _ffi.Record) -> None:
-        if record.kind == _ffi.EV_LOG:
-            text = _ffi.text_of(record.text[0]).strip()
-            with suppress(Exception):  # a logging filter of the program's is not our end
-                _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
-        elif record.kind == _ffi.EV_TIMER:
-            self._run_call(record)
-        elif record.handle:
+        if record.handle:
             receiver = self.receivers.get(record.handle)
             if receiver is None:
                 self.late_events += 1
             else:
                 receiver._receive(record)
+        elif record.kind == _ffi.EV_LOG:
+            text = _ffi.text_of(record.text[0]).strip()
+            with suppress(Exception):  # a logging filter of the program's is not our end
+                _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
+        elif record.kind == _ffi.EV_TIMER:
+            self._run_call(record)
         else:
             self._deliver_other(record)
 

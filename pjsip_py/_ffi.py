@@ -423,19 +423,17 @@ def client_request(
     handle: int,
     request: int,
     what: int,
-    *,
-    value: int = 0,
-    timeout: float = 0.0,
-    strings: list[str] | None = None,
-    count: int = 0,
+    value: int,
+    timeout_ms: int,
+    strings: list[str] | None,
+    count: int,
 ) -> None:
     text = ("\0".join(strings) + "\0").encode() if strings else b""
-    check(
-        lib.pjpy_client_request(
-            handle, request, what, value, milliseconds(timeout), text, len(text), count
-        ),
-        "request",
+    status = lib.pjpy_client_request(
+        handle, request, what, value, timeout_ms, text, len(text), count
     )
+    if status:
+        check(status, "request")
 
 
 def client_answer(handle: int, challenge: int, credentials: list[list[str]]) -> None:

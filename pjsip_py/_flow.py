@@ -205,7 +205,7 @@ class Flow(Keeper):
             return False
         if client._target + 1 < len(client._targets):
             return True
-        client._targets = []  # all have failed: the next answer begins anew
+        client._targets = ()  # all have failed: the next answer begins anew
         return False
 
     def _next_target(self, index: int) -> None:
@@ -261,11 +261,8 @@ class Flow(Keeper):
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def new_request(self, timeout: float | None) -> _Request:
-        return self.client._new_request("register", _ffi.REGISTER, 1, timeout)
-
     def register(self, timeout: float | None) -> _Request:
-        request = self.new_request(timeout)
+        request = self.client._new_request("register", _ffi.REGISTER, 1, timeout)
         self.start(request)
         return request
 
@@ -373,24 +370,25 @@ class Flow(Keeper):
                 self._note_success(client, event, at)
             else:
                 self._note_failure(event)
-            if event.is_unregister:
+            if request.what == _ffi.UNREGISTER if request is not None else event.is_unregister:
                 if request is not None and not request.automatic:
                     self.left(at, error, event.cancelled)
                 return None, True
-            # A failure that was on its way when the program cancelled: no further, all the same.
-            cancelled = request is not None and request.cancel_asked and error is not None
-            outcome = Outcome(
-                at, request, error, cancelled or (error is not None and event.cancelled)
-            )
-            decision = self.decide(outcome)
-            ended = self.settle(outcome, decision)
-            if error is not None:
-                self._mistrust(event, decision.delay or DOUBT)
+            delay, ended = None, True
+            if error is None:
+                self.succeeded(at, request)
+            else:
+                # On its way when the program cancelled: no further, all the same.
+                cancelled = event.cancelled or (request is not None and request.cancel_asked)
+                outcome = Outcome(at, request, error, cancelled)
+                decision = self.decide(outcome)
+                delay, ended = decision.delay, self.settle(outcome, decision)
+                self._mistrust(event, delay or DOUBT)
             if not known and not client._pending:
                 client._close_soon()
             elif error is None and self.wanted:
                 self._after_success(client, event)
-            return decision.delay, ended
+            return delay, ended
 
     def _note_failure(self, event: RegState) -> None:
         if event.probe:

@@ -222,6 +222,8 @@ class Keeper:
                 self.pacer.answer(cost, hop)
 
     def _clear_plan(self) -> None:
+        if not self._plan:
+            return
         self._serial += 1
         if self._timer is not None:
             self.clock.cancel(self._timer)
@@ -406,13 +408,11 @@ class Keeper:
         if decision.step in ("again", "target", "next"):
             self._go_on(outcome, decision)
             return False
-        if walk is not None and walk.probe:
-            self._probing = False
-        elif walk is not None:
-            self.running -= 1
         if outcome.error is None:
-            self._succeeded(outcome)
-        elif decision.step == "probe":
+            self.succeeded(outcome.at, walk)
+            return True
+        self._ended(walk)
+        if decision.step == "probe":
             if self.state == "registered" and not self._plan:
                 self._schedule("probe", decision.delay or 0.0)
         else:
@@ -421,28 +421,44 @@ class Keeper:
                 self.error = outcome.error
             if self.wanted:
                 self._failed(outcome, decision)
-        if self._nudged and not self.running and self._plan in ("", "probe"):
-            self.nudge("network changed")
+        self._follow_nudge()
         return True
 
-    def _succeeded(self, outcome: Outcome) -> None:
-        if not self.wanted:
-            if self.state != "closed":  # else another has its place, and its Contact
-                self._withdraw(outcome.at)
-            return
+    def _ended(self, walk: Walk | None) -> None:
+        if walk is not None:
+            if walk.probe:
+                self._probing = False
+            else:
+                self.running -= 1
+
+    def _follow_nudge(self) -> None:
+        if self._nudged and not self.running and self._plan in ("", "probe"):
+            self.nudge("network changed")
+
+    def succeeded(self, at: int, walk: Walk | None) -> None:
+        """What settle() does with a success at registrar *at*."""
+        if self._held and walk is not None:
+            self._answered(walk)
+        self._ended(walk)
+        if self.wanted:
+            self._registered(at)
+        elif self.state != "closed":  # else another has its place, and its Contact
+            self._withdraw(at)
+        self._follow_nudge()
+
+    def _registered(self, at: int) -> None:
         previous, error = self.serving, self.error
-        self.serving = self.index = outcome.at
+        self.serving = self.index = at
         self.failures = self.attempts = 0
         self.error = None
         if self._not_before:
-            self._not_before.pop(outcome.at, None)
+            self._not_before.pop(at, None)
         self._clear_plan()
         self._resume = False
         self._enter("registered")
-        if previous not in (None, outcome.at):
-            assert previous is not None
-            self._moved(previous, error if outcome.at > previous else None)
-        if not self.running:
+        if previous is not None and previous != at:
+            self._moved(previous, error if at > previous else None)
+        if self.count > 1 and not self.running:
             self._release_others()
         if self.serving and self.failback is not None and not self._probing:
             self._schedule("probe", self._until_probe())

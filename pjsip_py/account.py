@@ -81,14 +81,17 @@ class Account:
         self._streams: Streams | None = None
         self._farewells: tuple[Operation[Any], ...] = ()  # to bindings that modify() removes
         self._flows = self._make_flows()
-        if type(self).on_reg_started is not Account.on_reg_started:
+        cls = type(self)
+        if cls is not Account and cls.on_reg_started is not Account.on_reg_started:
             endpoint._want_started()
 
     def _make_flows(self) -> tuple[Flow, ...]:
         outbound = self.config.outbound is not False
+        if not outbound:
+            return (Flow(self, self.config._flow_configs(0, outbound), 0, outbound),)
         return tuple(
             Flow(self, self.config._flow_configs(n, outbound), n, outbound)
-            for n in (range(1, self.config._flows() + 1) if outbound else (0,))
+            for n in range(1, self.config._flows() + 1)
         )
 
     # -- what it is -------------------------------------------------------------------------------
@@ -235,6 +238,8 @@ class Account:
         self._endpoint._check()
         with lock:
             self._check_open()
+            if len(self._flows) == 1:
+                return self._flows[0].register(timeout)
             return _joined([flow.register(timeout) for flow in self._flows])
 
     def unregister(self, *, timeout: float | None = None) -> Operation[RegistrationResult]:
@@ -460,10 +465,10 @@ class Account:
         """Deliver to whoever wants it; whether anybody did."""
         seen = False
         if isinstance(event, RegState):
-            if event.registered and self._waiting and self.state == "registered":
+            if self._waiting and event.registered and self.state == "registered":
                 self._end_waiting(result_of(event), None)
             handlers = self._handlers
-            if type(self).on_reg_state is not Account.on_reg_state:
+            if type(self) is not Account and type(self).on_reg_state is not Account.on_reg_state:
                 handlers = (self.on_reg_state, *handlers)
             for handler in handlers:
                 self._endpoint._call(handler, event)
@@ -475,7 +480,7 @@ class Account:
     def _post(self, kind: type[AccountEvent], **fields: Any) -> None:
         """An event of policy's making, in its turn behind those that C has queued."""
         endpoint = self._endpoint
-        if not endpoint._listens(kind, self._streams):
+        if not endpoint._is_watched(self._streams) or not endpoint._listens(kind, self._streams):
             return
         clock = endpoint._clock
         event = kind(time=EventTime(clock.time(), clock.wall()), account=self, **fields)
@@ -483,7 +488,7 @@ class Account:
             endpoint._running_engine().call_later(0, lambda: self._emit(event))
 
     def _flow_entered(self, reason: str) -> None:
-        state = self._best.state
+        state = (self._flows[0] if len(self._flows) == 1 else self._best).state
         previous, self.state = self.state, state
         if state != previous:
             self._post(AccountState, state=state, previous=previous, reason=reason)

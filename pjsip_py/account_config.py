@@ -109,20 +109,21 @@ class AccountConfig:
         def __init__(self, *, aor: str, **options: Any) -> None:
             # Only what is given, for thousands of accounts leave nearly all at its default; those
             # are the class's attributes.
-            fields = self.__dict__
-            fields["aor"] = aor
-            fields.update(options)
             if not options.keys() <= _FIELDS:
                 check_fields(options, FIELDS)
-            self._check()
+            set_field = object.__setattr__
+            set_field(self, "aor", aor)
+            for name, value in options.items():
+                set_field(self, name, value)
+            self._check(options)
 
-    def _check(self) -> None:
+    def _check(self, given: Mapping[str, Any]) -> None:
         if self.registrars == ():
             checked: tuple[RegConfig, ...] = (self._check_registrar(self.registrar),)
         else:
             checked = tuple(self._check_entry(entry) for entry in self._entries())
-        self.__dict__["_checked"] = checked
-        if not self.__dict__.keys().isdisjoint(_POLICY):
+        object.__setattr__(self, "_checked", checked)
+        if not _POLICY.isdisjoint(given):
             self._check_policy()
         if self.instance_id is not None or self.outbound is not False:
             self._check_outbound()

@@ -68,8 +68,9 @@ class Credentials:
             raise ConfigError(f"min_algorithm must be one of {', '.join(ALGORITHMS)}")
         self.min_algorithm = min_algorithm
         # Where the secret was found; None if it was given as it is.
-        given = {"password": password} if ha1 is None else {"ha1": ha1}
-        self._references = references(given)
+        self._references = None
+        if type(password) is not str:
+            self._references = references({"password": password} if ha1 is None else {"ha1": ha1})
         # (secret, algorithm of the HA1 or "" for a password), as C takes them.
         self._secrets: tuple[tuple[str, str], ...]
         if password is not None:
@@ -118,9 +119,9 @@ class Credentials:
             min_algorithm=min_algorithm,
         )
 
-    def _strings(self) -> Iterable[list[str]]:
-        for secret, kind in self._secrets:
-            yield [quote(self.realm), self.username, secret, kind, self.min_algorithm or ""]
+    def _strings(self) -> list[list[str]]:
+        realm, least = quote(self.realm), self.min_algorithm or ""
+        return [[realm, self.username, secret, kind, least] for secret, kind in self._secrets]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credentials):
@@ -143,7 +144,7 @@ class Credentials:
 
 def quote(text: str) -> str:
     """As it stands between quotes (RFC 3261 §25.1, quoted-pair), where PJSIP looks for it."""
-    return _QUOTABLE.sub(r"\\\g<0>", text)
+    return _QUOTABLE.sub(r"\\\g<0>", text) if '"' in text or "\\" in text else text
 
 
 def _check_quoting() -> None:
@@ -203,8 +204,8 @@ class BearerToken:
         self.realm = check_text("realm", realm, maximum=256)
         self.insecure = check_bool("insecure", insecure)
 
-    def _strings(self) -> Iterable[list[str]]:
-        yield [quote(self.realm), "", self._token, "bearer" if self.insecure else "Bearer", ""]
+    def _strings(self) -> list[list[str]]:
+        return [[quote(self.realm), "", self._token, "bearer" if self.insecure else "Bearer", ""]]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BearerToken):
@@ -243,6 +244,8 @@ Source: TypeAlias = Callable[[Challenge], Answer | Awaitable[Answer]]
 
 def check_credentials(value: object) -> tuple[Proof, ...] | Source:
     """One Credentials or BearerToken, a sequence of them, or a callable that returns such."""
+    if isinstance(value, (Credentials, BearerToken)):
+        return (value,)
     if callable(value):
         return cast(Source, value)
     return check_proofs(value, ", or a callable that returns them")
@@ -254,7 +257,7 @@ def check_proofs(value: object, or_else: str = "") -> tuple[Proof, ...]:
         raise ConfigError(
             f"credentials must be Credentials or BearerToken, or a sequence of them{or_else}"
         )
-    if sum(1 for item in items for _ in item._strings()) > MAX_CREDENTIALS:
+    if sum(len(item._strings()) for item in items) > MAX_CREDENTIALS:
         raise ConfigError(f"credentials: at most {MAX_CREDENTIALS} (each HA1 counts as one)")
     return tuple(items)
 
@@ -263,4 +266,7 @@ def credential_strings(credentials: Iterable[Proof] | Source) -> list[list[str]]
     """As C takes them; of a callable it has none until it asks."""
     if callable(credentials):
         return []
+    if isinstance(credentials, tuple) and len(credentials) == 1:
+        strings: list[list[str]] = credentials[0]._strings()
+        return strings
     return [strings for c in credentials for strings in c._strings()]

@@ -295,6 +295,7 @@ class Endpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         # Timer F ends a request; this ends it should PJSIP ever forget to.
         self._request_deadline = self.config.td + 2.0
+        self._request_deadline_ms = _ffi.milliseconds(self._request_deadline)
 
     # -- open and close ---------------------------------------------------------------------------
 
@@ -364,10 +365,11 @@ class Endpoint:
 
     def _check(self) -> None:
         """The guard of every call: forked, closed, or (strict) a handler's exception pending."""
-        _ffi.check_fork("endpoint")
-        if self.closed:
-            raise ClosedError("the endpoint is closed; open() or a new Endpoint starts another")
-        self._raise_pending()
+        if self._engine is None or self._unraised or _ffi.forked():
+            _ffi.check_fork("endpoint")
+            if self.closed:
+                raise ClosedError("the endpoint is closed; open() or a new Endpoint starts another")
+            self._raise_pending()
 
     def _raise_pending(self) -> None:
         if self.strict and self._unraised:
@@ -748,6 +750,10 @@ class Endpoint:
         if not callable(handler):
             raise ConfigError(f"a handler must be callable, not {type(handler).__name__}")
 
+    def _is_watched(self, streams: Streams | None) -> bool:
+        """Whether anybody looks at any events but an object's own."""
+        return bool(self._handlers or self._streams._refs or streams is not None)
+
     def _listens(self, kind: type[Event], streams: Streams | None) -> bool:
         """Whether anybody would get an event of this class."""
         for wanted in tuple(self._handlers) if self._handlers else ():
@@ -756,7 +762,7 @@ class Endpoint:
         return bool(self._streams) or bool(streams)
 
     def _emit(self, event: Event, streams: Streams | None = None) -> bool:
-        if not self._handlers and not streams and not self._streams:
+        if not self._is_watched(streams):
             return False
         seen = False
         for kind, handlers in tuple(self._handlers.items()) if self._handlers else ():

@@ -210,7 +210,7 @@ _READ: dict[str, Callable[[RegState, Record], Any]] = {
     "local_address": lambda _, record: addresses(record)[0],
     "mapped_address": lambda _, record: addresses(record)[1],
     "merged": lambda _, record: record.value3,
-    "reg_id": lambda event, _: event.client._flow.reg_id if event.client._flow else 0,
+    "reg_id": lambda event, _: event.client._reg_id,
     "min_expires": lambda _, record: record.value6 or None,
     "requests": lambda _, record: record.value7,
 }
@@ -288,10 +288,9 @@ class RegistrationResult:
 
 def success(record: Record) -> Success:
     reason, raw, source, _ = record.text
-    return Success(
-        *(record.code, max(0, record.value0), _ffi.shared(reason), raw, _ffi.shared(source)),
-        record.value1,
-    )
+    shared = _ffi.shared
+    expires = max(0, record.value0)
+    return _make_success((record.code, expires, shared(reason), raw, shared(source), record.value1))
 
 
 class Success(NamedTuple):
@@ -313,6 +312,9 @@ class Success(NamedTuple):
             algorithm=_ffi.ALGORITHMS[self.algorithms & 15],
             offered=_ffi.algorithms_of(self.algorithms >> 8),
         )
+
+
+_make_success = Success._make
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,7 @@ class RegistrationClient:
         self._streams: Streams | None = None
         self._fetchers: list[RegistrationClient] | None = None
         self._preparing = False
-        self._held: list[_Request] = []
+        self._held: tuple[_Request, ...] = ()
         self._pending: dict[int, _Request] = {}
         #: The client that this one, a fetch, works for; it ends with its one outcome.
         self._parent: RegistrationClient | None = None
@@ -156,7 +156,7 @@ class RegistrationClient:
         #: The transport chosen; None before the first request.
         self.transport: Transport | None = None
         # Servers behind the registrar's name, and the one that an account asks (RFC 3263 §4).
-        self._targets: list[Target] = []
+        self._targets: Sequence[Target] = ()
         self._target = 0
         self._unresolved = ""  # why the last lookup gave nothing
         #: The challenge that the program's callable has to do with, in this request.
@@ -315,25 +315,25 @@ class RegistrationClient:
             if self._handle:
                 self._post(request)
             else:
-                self._held.append(request)
+                self._held = (*self._held, request)
                 first, self._preparing = not self._preparing, True
         if first:
             self._prepare()
-        if request in self._held:
+        if self._held and request in self._held:
             self._bound_held(request)
         return request
 
     def _post(self, request: _Request) -> None:
         """Hand it to C, which only queues it; locked, so that the order of the calls holds."""
         try:
+            timeout_ms = (
+                _ffi.milliseconds(request.timeout)
+                if request.timeout
+                else self._endpoint._request_deadline_ms
+            )
             _ffi.client_request(
-                self._handle,
-                request.request,
-                request.what,
-                value=request.value,
-                timeout=request.timeout or self._endpoint._request_deadline,
-                strings=request.strings,
-                count=request.count,
+                *(self._handle, request.request, request.what, request.value, timeout_ms),
+                *(request.strings, request.count),
             )
         except errors.PjsipError as error:
             self._fail(request, error)  # later: done callbacks must not run under the lock
@@ -344,10 +344,13 @@ class RegistrationClient:
                 if self._handle:
                     _ffi.client_cancel(self._handle, request.request)
                 return
-            self._held.remove(request)
+            self._unhold(request)
         self._engine.call_cancel(request.alarm)
         with suppress(ClosedError):
             self._engine.call_later(0, lambda: self._cancelled(request))
+
+    def _unhold(self, request: _Request) -> None:
+        self._held = tuple(held for held in self._held if held is not request)
 
     # -- the regc in C ----------------------------------------------------------------------------
 
@@ -433,7 +436,7 @@ class RegistrationClient:
             with _lock:
                 if request not in self._held:
                     return
-                self._held.remove(request)
+                self._unhold(request)
             self._fail(
                 request,
                 errors.RegistrationTimeout(408, "name resolution took too long", local=True),
@@ -474,7 +477,7 @@ class RegistrationClient:
                 self._engine.receivers[handle] = self
                 self._handle = handle
                 self.transport = chosen
-                held, self._held, self._preparing = self._held, [], False
+                held, self._held, self._preparing = self._held, (), False
                 for request in held:
                     self._post(request)
             for request in held:
@@ -485,10 +488,12 @@ class RegistrationClient:
     def _create_native(self, config: RegConfig, transport: Transport) -> int:
         settings, contacts = config.settings, self._contacts or ()
         credentials = credential_strings(config.credentials)
+        to = name_addr(config.aor, settings.display_name)
+        by = settings.from_uri
         strings = [
             settings.registrar.text,
-            name_addr(config.aor, settings.display_name),
-            name_addr(settings.from_uri or config.aor, settings.display_name),
+            to,
+            to if by is None else name_addr(by, settings.display_name),
             *contacts,
             *settings.route,
             *(text for header in settings.headers for text in header),
@@ -535,7 +540,7 @@ class RegistrationClient:
     def _fail_held(self, error: errors.PjsipError) -> None:
         """Nothing could be sent: every request so far ends with *error*."""
         with _lock:
-            held, self._held, self._preparing = self._held, [], False
+            held, self._held, self._preparing = self._held, (), False
         for request in held:
             if request.alarm:
                 self._engine.call_cancel(request.alarm)
@@ -568,13 +573,17 @@ class RegistrationClient:
             error=error,
             cancelled=error is CANCELLED,
             probe=request.probe,
-            reg_id=self._flow.reg_id if self._flow else 0,
+            reg_id=self._reg_id,
             requests=0,
         )
 
     @property
     def _account(self) -> Account | None:
         return self._flow.account if self._flow is not None else None
+
+    @property
+    def _reg_id(self) -> int:
+        return self._flow.reg_id if self._flow is not None else 0
 
     def _attempt_number(self) -> int:
         return self._attempt if self._flow is None else self._flow.attempts + 1
@@ -766,7 +775,7 @@ class RegistrationClient:
                 return False
             self.closed = True
             handle, self._handle = self._handle, 0
-            self._held = []
+            self._held = ()
         for fetcher in list(self._fetchers or ()):
             fetcher.close()
         if self._parent is not None and self._parent._fetchers is not None:
@@ -774,7 +783,7 @@ class RegistrationClient:
                 self._parent._fetchers.remove(self)
         self._endpoint._client_closed(self)
         self._engine.receivers.pop(handle, None)
-        if handle:
+        if handle and not self._endpoint._closing:  # which ends all of them at once
             _ffi.client_destroy(handle)
         return True
 
@@ -793,7 +802,7 @@ class RegistrationClient:
         with _lock:
             self.closed = True
             self._handle = 0
-            self._held = []
+            self._held = ()
         for fetcher in list(self._fetchers or ()):
             fetcher._orphan()
         self._end("the endpoint was closed")

@@ -22,15 +22,16 @@ MAX_URI = 1023
 MAX_TEXT = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ESCAPED = r"%[0-9A-Fa-f]{2}"
-_USER = rf"(?:[A-Za-z0-9\-_.!~*'()&=+$,;?/]|{_ESCAPED})+"
+# Each in one way only, or what does not match would take for ever to find out.
+_ESCAPED = "%[0-9A-Fa-f]{2}"
+_USER_CHARS = r"[A-Za-z0-9\-_.!~*'()&=+$,;?/]*"
+_USER = rf"(?!@){_USER_CHARS}(?:{_ESCAPED}{_USER_CHARS})*"
+_PARAM_CHARS = r"[A-Za-z0-9\-_.!~*'()\[\]/:&+$]*"
+_PARAM = rf"(?![;=]|$){_PARAM_CHARS}(?:{_ESCAPED}{_PARAM_CHARS})*"
 _URI_PASSWORD = re.compile(r"(?i)\bsips?:[^@:]*:[^@]*@")
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9_.\-]*[A-Za-z0-9])?\.?"
-_PARAM = rf"(?:[A-Za-z0-9\-_.!~*'()\[\]/:&+$]|{_ESCAPED})+"
 _URI = re.compile(
-    rf"(?P<scheme>sips?):(?:(?P<user>{_USER})@)?"
-    rf"(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?P<params>(?:;{_PARAM}(?:={_PARAM})?)*)",
-    re.IGNORECASE,
+    rf"([sS][iI][pP][sS]?):(?:({_USER})@)?({_HOST})(?::([0-9]{{1,5}}))?((?:;{_PARAM}(?:={_PARAM})?)*)"
 )
 _NUMERIC = re.compile(r"[0-9.]+")
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
@@ -150,7 +151,7 @@ def parse_uri(field: str, value: object) -> SipUri:
     if digits and not 1 <= port <= 65535:
         raise InvalidUriError(f"{field}: {text!r}: the port must be 1 to 65535")
     if not tail:
-        return SipUri(text, scheme, user or "", host, port, _NO_PARAMS)
+        return _make_uri((text, scheme, user or "", host, port, _NO_PARAMS))
     params: dict[str, str] = {}
     for part in tail.split(";")[1:]:
         name, _, content = part.partition("=")
@@ -163,6 +164,9 @@ def parse_uri(field: str, value: object) -> SipUri:
     if scheme == "sips" and params.get("transport", "").lower() == "udp":
         raise InvalidUriError(f"{field}: {text!r}: sips: cannot go over UDP (RFC 3261 §26.2.2)")
     return SipUri(text, scheme, user or "", host, port, params)
+
+
+_make_uri = SipUri._make
 
 
 def _why_no_uri(text: str) -> str:

@@ -31,13 +31,14 @@ static struct {
     pjpy_config config;
     char user_agent[256];
     command *head, **tail;
+    command *taken;             /* by the worker, and not yet run */
     int sleeping;
     uint64_t commands, wakeups;
     int wake_read, wake_write;
     pj_ioqueue_key_t *wake_key;
     pj_ioqueue_op_key_t wake_op;
     char wake_buffer[64];
-} control = { .lock = PTHREAD_MUTEX_INITIALIZER, .tail = &control.head };
+} control = { .lock = SPINNING_MUTEX, .tail = &control.head };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -175,18 +176,21 @@ static void answer(sync_call *call, int status)
     pthread_mutex_unlock(&control.lock);
 }
 
+/* Taken from the queue all at once: a lock for each would be waited for. */
 static command *next_command(void)
 {
     command *cmd;
 
-    pthread_mutex_lock(&control.lock);
-    cmd = control.head;
-    if (cmd) {
-        control.head = cmd->next;
-        if (!control.head)
-            control.tail = &control.head;
+    if (!control.taken) {
+        pthread_mutex_lock(&control.lock);
+        control.taken = control.head;
+        control.head = NULL;
+        control.tail = &control.head;
+        pthread_mutex_unlock(&control.lock);
     }
-    pthread_mutex_unlock(&control.lock);
+    cmd = control.taken;
+    if (cmd)
+        control.taken = cmd->next;
     return cmd;
 }
 
@@ -408,7 +412,8 @@ static void poll_pjsip(void)
     pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
 
     pthread_mutex_lock(&control.lock);
-    control.sleeping = !control.head && !pjpy.ready && control.state == RUNNING;
+    control.sleeping = !control.head && !control.taken && !pjpy.ready &&
+                       control.state == RUNNING;
     if (control.sleeping) {
         timeout.sec = control.config.tick_ms / 1000;
         timeout.msec = control.config.tick_ms % 1000;
@@ -416,6 +421,8 @@ static void poll_pjsip(void)
             timeout = next;
     }
     pthread_mutex_unlock(&control.lock);
+    if (timeout.sec || timeout.msec)
+        queue_flush();
 
     do {
         n = pj_ioqueue_poll(pjsip_endpt_get_ioqueue(pjpy.endpoint), &timeout);
@@ -440,6 +447,7 @@ static void worker_turn(void)
     transport_let_go();
     client_run_ready();
     transport_forget_ended();
+    queue_flush();
 }
 
 static void set_state(int state)
@@ -454,10 +462,14 @@ static void *worker_main(void *unused)
 {
     command *cmd;
 
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "pjsip_py-worker"); /* 15 at most */
+#endif
     control.start_status = worker_open();
     if (control.start_status == PJ_SUCCESS) {
         int state = RUNNING;
         set_state(RUNNING);
+        queue_hold(1);
         while (state == RUNNING) {
             worker_turn();
             pthread_mutex_lock(&control.lock);
@@ -468,6 +480,7 @@ static void *worker_main(void *unused)
         while ((cmd = next_command()))
             run(cmd);
         client_run_ready();
+        queue_hold(0);
     }
     worker_close();
     set_state(STOPPED);

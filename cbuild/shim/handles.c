@@ -21,7 +21,7 @@ static struct {
     struct slot *slots; /* slot 0 is never used, so handles are not 0 */
     uint32_t size, capacity, first_free;
     uint32_t count[4];
-} table = { .lock = PTHREAD_MUTEX_INITIALIZER, .size = 1 };
+} table = { .lock = SPINNING_MUTEX, .size = 1 };
 
 #define GENERATION_MASK 0xffffffu
 

@@ -12,6 +12,13 @@
 
 #include "pjsip_py.h"
 
+/* Locks that are held for less time than it takes to sleep and be woken. */
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+#    define SPINNING_MUTEX PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+#else
+#    define SPINNING_MUTEX PTHREAD_MUTEX_INITIALIZER
+#endif
+
 /* ------------------------------------------------------------ handles */
 
 enum object_kind { OBJ_CLIENT = 1, OBJ_TRANSPORT = 2 };
@@ -99,6 +106,8 @@ void queue_close(void);
    that a later one can stand for it when Python does not keep up. */
 void queue_push(pjpy_event *event, const event_text text[4],
                 struct client *owner);
+void queue_hold(int on); /* what this thread pushes until queue_flush() */
+void queue_flush(void);
 void queue_forget(struct client *owner);
 void queue_stats(pjpy_stats *stats);
 void queue_fork(int locked);

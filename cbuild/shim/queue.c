@@ -36,7 +36,7 @@ static struct {
     size_t droppable_limit, outcome_limit;
     uint64_t seq, taken, merged;
     uint64_t dropped[2], reported[2];   /* trace, log */
-} queue = { .lock = PTHREAD_MUTEX_INITIALIZER,
+} queue = { .lock = SPINNING_MUTEX,
             .tail = &queue.head,
             .fd_read = -1,
             .fd_write = -1 };
@@ -100,7 +100,39 @@ static void fd_clear(void)
         queue.fd_signalled = 0;
 }
 
+/* Locked; unlocks, for who is woken needs the lock. */
+static void announce(void)
+{
+    int waited_for = queue.waiters > 0;
+
+    fd_signal();
+    pthread_mutex_unlock(&queue.lock);
+    if (waited_for)
+        pthread_cond_signal(&queue.arrived);
+}
+
 /* --------------------------------------------------------------- worker */
+
+/* What the worker pushes in one turn wakes Python once, at its end. */
+static __thread int holding, held;
+
+void queue_flush(void)
+{
+    if (!held)
+        return;
+    held = 0;
+    pthread_mutex_lock(&queue.lock);
+    if (queue.head)
+        announce();
+    else /* Python has come by itself */
+        pthread_mutex_unlock(&queue.lock);
+}
+
+void queue_hold(int on)
+{
+    holding = on;
+    queue_flush();
+}
 
 void queue_open(uint32_t droppable_limit, uint32_t outcome_limit)
 {
@@ -231,9 +263,11 @@ void queue_push(pjpy_event *event, const event_text text[4], client *owner)
         node->owner = owner;
     }
     append(node);
-    if (queue.waiters)
-        pthread_cond_signal(&queue.arrived);
-    fd_signal();
+    if (!holding) {
+        announce();
+        return;
+    }
+    held = 1;
     pthread_mutex_unlock(&queue.lock);
     return;
 drop:
