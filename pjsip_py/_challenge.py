@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi
-from .auth import BearerToken, Challenge, Source, check_proofs
+from .auth import TEXTS, BearerToken, Challenge, Source, check_proofs
 from .errors import ClosedError, ConfigError
 from .message import Response, unquote
 
@@ -34,7 +34,7 @@ class Asking:
         "_left",
         "_open",
         "_source",
-        "_strings",
+        "_texts",
         "cause",
         "why",
     )
@@ -44,7 +44,7 @@ class Asking:
         self._source = source
         self._id = record.request
         self._left = deque(_challenges(client, record))
-        self._strings: list[list[str]] = []
+        self._texts: tuple[str, ...] = ()
         self._open = True
         self.why = ""  #: what went wrong; "" if nothing did
         self.cause: BaseException | None = None
@@ -85,9 +85,11 @@ class Asking:
             if isinstance(proof, BearerToken) and not (tls or proof.insecure):
                 self._fail(WITHHELD)
                 return
-            for named, *rest in proof._strings():
+            texts = proof._texts
+            for at in range(0, len(texts), TEXTS):
+                named, *rest = texts[at : at + TEXTS]
                 # It was asked for this realm, and holds for no other.
-                self._strings.append([realm if named in ("*", challenge.realm) else named, *rest])
+                self._texts += (realm if named in ("*", challenge.realm) else named, *rest)
         if self._left:
             self._ask()
         else:
@@ -96,14 +98,14 @@ class Asking:
     def _fail(self, why: str) -> None:
         if self._open:
             self.why = why
-            self._strings = []
+            self._texts = ()
             self._answer()
 
     def _answer(self) -> None:
         self._close()
-        strings, self._strings = self._strings, []
+        texts, self._texts = self._texts, ()
         with suppress(ClosedError):  # nobody waits any more
-            _ffi.client_answer(self._client._handle, self._id, strings)
+            _ffi.client_answer(self._client._handle, self._id, texts, len(texts) // TEXTS)
 
     def _close(self) -> None:
         self._open = False

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from . import errors
@@ -82,13 +82,13 @@ STRONGEST_FIRST: tuple[tuple[int, str], ...] = tuple(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def algorithms_of(offered: int) -> tuple[str, ...]:
     """The names of the bits, strongest first."""
     return tuple(name for bit, name in STRONGEST_FIRST if offered >> bit & 1)
 
 
-NO_EXPIRES = 0xFFFFFFFF
+NONE = 0xFFFFFFFF  # no Expires, no margin of its own
 
 # C's pjpy_event without the strings that follow it.
 _EVENT = struct.Struct("=IHHQQQqqii8i4I")
@@ -398,23 +398,30 @@ def connection_close(connection: int) -> None:
 
 
 def client_create(
-    strings: list[str],
-    *,
+    strings: Sequence[str],
     contacts: int,
     routes: int,
     headers: int,
     credentials: int,
-    expires: int,
+    expires: int | None,
     ask_credentials: bool,
-    credentials_of: int,
     refresh_margin: int | None,
     transport: int,
+    credentials_of: int,
 ) -> int:
     text = ("\0".join(strings) + "\0").encode()
-    handle = lib.pjpy_client_create(
-        *(text, len(text), contacts, routes, headers, credentials, expires, ask_credentials),
-        0xFFFFFFFF if refresh_margin is None else refresh_margin,
-        *(transport, credentials_of),
+    handle: int = lib.pjpy_client_create(
+        text,
+        len(text),
+        contacts,
+        routes,
+        headers,
+        credentials,
+        NONE if expires is None else expires,
+        ask_credentials,
+        NONE if refresh_margin is None else refresh_margin,
+        transport,
+        credentials_of,
     )
     return handle if handle > 0 else check(handle, "registration")
 
@@ -425,7 +432,7 @@ def client_request(
     what: int,
     value: int,
     timeout_ms: int,
-    strings: list[str] | None,
+    strings: Sequence[str] | None,
     count: int,
 ) -> None:
     text = ("\0".join(strings) + "\0").encode() if strings else b""
@@ -436,12 +443,9 @@ def client_request(
         check(status, "request")
 
 
-def client_answer(handle: int, challenge: int, credentials: list[list[str]]) -> None:
-    text = "".join(text + "\0" for strings in credentials for text in strings).encode()
-    check(
-        lib.pjpy_client_answer(handle, challenge, text, len(text), len(credentials)),
-        "credentials",
-    )
+def client_answer(handle: int, challenge: int, texts: Sequence[str], credentials: int) -> None:
+    text = "".join(text + "\0" for text in texts).encode()
+    check(lib.pjpy_client_answer(handle, challenge, text, len(text), credentials), "credentials")
 
 
 def client_cancel(handle: int, request: int) -> None:

@@ -45,6 +45,8 @@ class RegSettings(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     route: tuple[str, ...]
     next_hop: SipUri
+    protocol: str  # that the next hop asks for
+    is_address: bool  # the next hop, which then needs no look-up
     contact_params: str
     contact_uri_params: str
     timeout: float | None
@@ -181,6 +183,7 @@ def _check_settings(
 ) -> RegSettings:
     server = parse_registrar("registrar", registrar)
     routes, hop = check_route(route)
+    next_hop = hop or server
     listed = None if contacts is None else check_contacts(contacts)
     params = check_params("contact_params", contact_params)
     uri_params = check_params("contact_uri_params", contact_uri_params)
@@ -194,7 +197,9 @@ def _check_settings(
         expires=check_expires(expires),
         headers=check_headers(headers),
         route=routes,
-        next_hop=hop or server,
+        next_hop=next_hop,
+        protocol=next_hop.transport,
+        is_address=next_hop.is_address,
         contact_params=params,
         contact_uri_params=uri_params,
         timeout=check_timeout(timeout),

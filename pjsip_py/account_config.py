@@ -213,7 +213,9 @@ class AccountConfig:
                 raise ConfigError("outbound: edge proxies and route contradict each other")
         if self.outbound is False:
             return
-        hops = [check_route([edge])[1] for edge in edges] or [c.settings.next_hop for c in self._checked]
+        hops = [check_route([edge])[1] for edge in edges] or [
+            c.settings.next_hop for c in self._checked
+        ]
         for hop in hops:
             if hop is not None and hop.transport == "udp":
                 raise ConfigError(
@@ -237,7 +239,13 @@ class AccountConfig:
         changes: dict[str, Any] = {}
         if not isinstance(self.outbound, bool):
             route, hop = check_route([self.outbound[max(reg_id, 1) - 1]])
-            changes = {"route": route, "next_hop": hop}
+            assert hop is not None
+            changes = {
+                "route": route,
+                "next_hop": hop,
+                "protocol": hop.transport,
+                "is_address": hop.is_address,
+            }
         return tuple(
             config.change(
                 contact_params=config.settings.contact_params + params,

@@ -20,6 +20,7 @@ _HA1_DIGITS = {"MD5": 32, "SHA-256": 64, "SHA-512-256": 64}
 
 # PJSIP_MAX_CREDENTIALS of one registration.
 MAX_CREDENTIALS = 8
+TEXTS = 5  # that C takes for each: realm, user name, secret, kind, weakest algorithm
 MAX_TOKEN = 4096  # characters
 # RFC 6750 §2.1, b64token
 _QUOTABLE = re.compile(r'["\\]')
@@ -42,7 +43,7 @@ class Credentials:
     :raises ConfigError: when a field is missing, malformed or contradicts another.
     """
 
-    __slots__ = ("_references", "_secrets", "min_algorithm", "realm", "username")
+    __slots__ = ("_references", "_texts", "min_algorithm", "realm", "username")
 
     @forgets
     def __init__(
@@ -71,14 +72,20 @@ class Credentials:
         self._references = None
         if type(password) is not str:
             self._references = references({"password": password} if ha1 is None else {"ha1": ha1})
-        # (secret, algorithm of the HA1 or "" for a password), as C takes them.
-        self._secrets: tuple[tuple[str, str], ...]
+        # As C takes them: five texts for the password, or for each HA1.
+        least, quoted = min_algorithm or "", quote(realm)
+        self._texts: tuple[str, ...]
         if password is not None:
-            self._secrets = ((_secret("password", password), ""),)
+            self._texts = (quoted, username, _secret("password", password), "", least)
         else:
             if realm == "*":
                 raise ConfigError("ha1 is made for one realm: name it by realm=")
-            self._secrets = tuple(_ha1_items(ha1, ALGORITHMS.index(min_algorithm or "MD5")))
+            items = _ha1_items(ha1, ALGORITHMS.index(min_algorithm or "MD5"))
+            self._texts = tuple(
+                text
+                for secret, algorithm in items
+                for text in (quoted, username, secret, algorithm, least)
+            )
 
     @classmethod
     @forgets
@@ -119,25 +126,16 @@ class Credentials:
             min_algorithm=min_algorithm,
         )
 
-    def _strings(self) -> list[list[str]]:
-        realm, least = quote(self.realm), self.min_algorithm or ""
-        return [[realm, self.username, secret, kind, least] for secret, kind in self._secrets]
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credentials):
             return NotImplemented
-        return (self.username, self.realm, self._secrets, self.min_algorithm) == (
-            other.username,
-            other.realm,
-            other._secrets,
-            other.min_algorithm,
-        )
+        return self._texts == other._texts
 
     def __hash__(self) -> int:
         return hash((self.username, self.realm, self.min_algorithm))
 
     def __repr__(self) -> str:
-        kind = "password" if self._secrets[0][1] == "" else "ha1"
+        kind = "ha1" if self._texts[3] else "password"
         shown = "<hidden>" if self._references is None else self._references[kind]
         return f"Credentials({self.username!r}, {kind}={shown}, realm={self.realm!r})"
 
@@ -204,8 +202,9 @@ class BearerToken:
         self.realm = check_text("realm", realm, maximum=256)
         self.insecure = check_bool("insecure", insecure)
 
-    def _strings(self) -> list[list[str]]:
-        return [[quote(self.realm), "", self._token, "bearer" if self.insecure else "Bearer", ""]]
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return quote(self.realm), "", self._token, "bearer" if self.insecure else "Bearer", ""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BearerToken):
@@ -257,16 +256,15 @@ def check_proofs(value: object, or_else: str = "") -> tuple[Proof, ...]:
         raise ConfigError(
             f"credentials must be Credentials or BearerToken, or a sequence of them{or_else}"
         )
-    if sum(len(item._strings()) for item in items) > MAX_CREDENTIALS:
+    if sum(len(item._texts) for item in items) > MAX_CREDENTIALS * TEXTS:
         raise ConfigError(f"credentials: at most {MAX_CREDENTIALS} (each HA1 counts as one)")
     return tuple(items)
 
 
-def credential_strings(credentials: Iterable[Proof] | Source) -> list[list[str]]:
-    """As C takes them; of a callable it has none until it asks."""
+def credential_texts(credentials: tuple[Proof, ...] | Source) -> tuple[str, ...]:
+    """As C takes them, ``TEXTS`` for each; of a callable it has none until it asks."""
     if callable(credentials):
-        return []
-    if isinstance(credentials, tuple) and len(credentials) == 1:
-        strings: list[list[str]] = credentials[0]._strings()
-        return strings
-    return [strings for c in credentials for strings in c._strings()]
+        return ()
+    if len(credentials) == 1:
+        return credentials[0]._texts
+    return tuple(text for proof in credentials for text in proof._texts)

@@ -43,7 +43,7 @@ from .events import (
 from .regc import RegistrationClient
 from .tls import TlsConfig, TlsInfo, describe_mismatch, parse_info
 from .transport import Transport, check_listen
-from .uri import check_bool, check_fields, check_int, check_seconds, check_text
+from .uri import check_bool, check_fields, check_int, check_seconds, check_text, host_port
 
 if TYPE_CHECKING:
     import asyncio
@@ -582,18 +582,26 @@ class Endpoint:
             return transport
 
     def _way(self, protocol: str, address: str, tls: TlsConfig | None) -> tuple[Transport, str]:
-        """The transport to reach *address*, and our address there; thousands go the same way."""
+        """The transport to reach *address*, and ``host:port`` of ours there.
+
+        Thousands go the same way, so it is remembered for a second.
+        """
         if tls is None:
-            transport, host, until = self._ways.get((protocol, address), (None, "", 0.0))
+            transport, here, until = self._ways.get((protocol, address), (None, "", 0.0))
             if transport is not None and until > time.monotonic():
-                return transport, host
+                return transport, here
         transport = self._transport_for(protocol, address, tls)
-        host = self._local_address(address) if transport.is_wildcard else transport.host
+        here = self._address_here(transport, address)
         if tls is None:
             if len(self._ways) >= 256:
                 self._ways.clear()
-            self._ways[protocol, address] = transport, host, time.monotonic() + 1.0
-        return transport, host
+            self._ways[protocol, address] = transport, here, time.monotonic() + 1.0
+        return transport, here
+
+    def _address_here(self, transport: Transport, towards: str) -> str:
+        """``host:port`` of *transport* as the other end is to reach it."""
+        host = self._local_address(towards) if transport.is_wildcard else transport.host
+        return host_port(host, transport.port)
 
     def _local_address(self, towards: str) -> str:
         """As the routing table has it, asked at most once a second per address."""

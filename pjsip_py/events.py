@@ -199,9 +199,7 @@ _READ: dict[str, Callable[[RegState, Record], Any]] = {
     "local": lambda _, record: not record.length1,
     "response": _response,
     "retry_in": lambda *_: None,
-    "refresh_in": lambda event, record: (
-        None if event.error or record.value5 < 0 else record.value5
-    ),
+    "refresh_in": lambda event, record: None if event.error or record.value5 < 0 else record.value5,
     "registrar": lambda event, _: event.client.registrar,
     "algorithm": lambda _, record: _ffi.ALGORITHMS[record.value1 & 15],
     "offered": lambda _, record: _ffi.algorithms_of(record.value1 >> 8),

@@ -23,9 +23,9 @@ from ._regconfig import (
     name_addr,
 )
 from ._resolve import Query, Target
-from .auth import BearerToken, Proof, Source, check_credentials, credential_strings
+from .auth import TEXTS, BearerToken, Proof, Source, check_credentials, credential_texts
 from .errors import ClosedError, ConfigError
-from .events import EventTime, RegistrationResult, RegStarted, RegState, addresses, reg_state
+from .events import EventTime, RegistrationResult, RegStarted, RegState, reg_state
 from .message import Response
 from .transport import Transport
 from .uri import check_int, check_text, host_port
@@ -62,7 +62,7 @@ class _Request(Operation[Any]):
         what: int,
         value: int,
         timeout: float | None,
-        strings: list[str] | None,
+        strings: Sequence[str] | None,
         count: int,
     ) -> None:
         super().__init__(client._engine, name, client._engine.next_request())
@@ -245,9 +245,7 @@ class RegistrationClient:
 
     def _set_contacts(self, name: str, contacts: tuple[str, ...]) -> Operation[None]:
         self._contacts = contacts
-        request = self._new_request(
-            name, _ffi.SET_CONTACTS, strings=list(contacts), count=len(contacts)
-        )
+        request = self._new_request(name, _ffi.SET_CONTACTS, strings=contacts, count=len(contacts))
         return self._submit(request)
 
     def update_expires(self, expires: int) -> Operation[None]:
@@ -274,11 +272,10 @@ class RegistrationClient:
 
     def _set_credentials(self, checked: tuple[Proof, ...] | Source) -> Operation[None]:
         self._config = self._config._replace(credentials=checked)
-        items = credential_strings(checked)
-        strings = [text for item in items for text in item]
+        texts = credential_texts(checked)
         asks = int(callable(checked))
         request = self._new_request(
-            "set_credentials", _ffi.SET_CREDENTIALS, asks, None, strings, len(items)
+            *("set_credentials", _ffi.SET_CREDENTIALS, asks, None, texts, len(texts) // TEXTS)
         )
         return self._submit(request)
 
@@ -299,7 +296,7 @@ class RegistrationClient:
         what: int,
         value: int = 0,
         timeout: float | None = None,
-        strings: list[str] | None = None,
+        strings: Sequence[str] | None = None,
         count: int = 0,
     ) -> _Request:
         bound = self._config.settings.timeout if timeout is None else check_timeout(timeout)
@@ -359,10 +356,9 @@ class RegistrationClient:
 
         Requests are held until then, each bounded by its own timeout.
         """
-        hop = self._config.settings.next_hop
-        transport = self._config.transport
-        if hop.is_address or (transport is not None and not transport.is_wildcard):
-            self._create(hop.host, hop.transport)
+        settings, transport = self._config.settings, self._config.transport
+        if settings.is_address or (transport is not None and not transport.is_wildcard):
+            self._create(settings.next_hop.host, settings.protocol)
             return
         engine = self._engine
 
@@ -389,7 +385,7 @@ class RegistrationClient:
             self._fail_held(errors.ResolveError(reason, errors.PJ_ERESOLVE))
 
     def _protocol_of(self, target: Target) -> str:
-        return target.protocol or self._config.settings.next_hop.transport
+        return target.protocol or self._config.settings.protocol
 
     def _suits(self, target: Target) -> bool:
         """Whether *target* is reached by the transport that the regc is bound to."""
@@ -450,16 +446,15 @@ class RegistrationClient:
         try:
             config = self._config
             self._address = address
-            if config.transport is not None:
-                chosen = config.transport
-                host = chosen.host
-                if chosen.is_wildcard and self._contacts is None:
-                    host = self._endpoint._local_address(address)
+            here = ""
+            if config.transport is None:
+                chosen, here = self._endpoint._way(protocol, address, config.tls)
             else:
-                chosen, host = self._endpoint._way(protocol, address, config.tls)
+                chosen = config.transport
             if self._contacts is None:
-                self._contacts = (self._own_contact(chosen, host, chosen.port),)
-                self._contact_address = host_port(host, chosen.port)
+                here = here or self._endpoint._address_here(chosen, address)
+                self._contacts = (self._own_contact(chosen, here),)
+                self._contact_address = here
             handle = self._create_native(config, chosen)
         except OSError as error:
             status = errors.OS_ERRNO + (error.errno or 0)
@@ -487,35 +482,35 @@ class RegistrationClient:
 
     def _create_native(self, config: RegConfig, transport: Transport) -> int:
         settings, contacts = config.settings, self._contacts or ()
-        credentials = credential_strings(config.credentials)
+        texts = credential_texts(config.credentials)
         to = name_addr(config.aor, settings.display_name)
         by = settings.from_uri
-        strings = [
+        strings = (
             settings.registrar.text,
             to,
             to if by is None else name_addr(by, settings.display_name),
             *contacts,
             *settings.route,
             *(text for header in settings.headers for text in header),
-            *(text for item in credentials for text in item),
-        ]
+            *texts,
+        )
         return _ffi.client_create(
             strings,
-            contacts=len(contacts),
-            routes=len(settings.route),
-            headers=len(settings.headers),
-            credentials=len(credentials),
-            expires=_ffi.NO_EXPIRES if settings.expires is None else settings.expires,
-            ask_credentials=callable(config.credentials),
-            credentials_of=self._parent._handle if self._parent else 0,
-            refresh_margin=settings.refresh_margin,
-            transport=transport.handle(),
+            len(contacts),
+            len(settings.route),
+            len(settings.headers),
+            len(texts) // TEXTS,
+            settings.expires,
+            callable(config.credentials),
+            settings.refresh_margin,
+            transport.handle(),
+            self._parent._handle if self._parent else 0,
         )
 
-    def _own_contact(self, transport: Transport, host: str, port: int) -> str:
+    def _own_contact(self, transport: Transport, here: str) -> str:
         settings = self._config.settings
         scheme = "sips" if settings.registrar.scheme == "sips" else "sip"
-        uri = f"{scheme}:{self._config.aor.user}@{host_port(host, port)}"
+        uri = f"{scheme}:{self._config.aor.user}@{here}"
         if transport.protocol != "udp":
             # sips: says TLS by itself; its transport is then the one below TLS (RFC 3261 §26.2.2).
             uri += ";transport=" + ("tcp" if scheme == "sips" else transport.protocol)
@@ -527,13 +522,14 @@ class RegistrationClient:
 
         The contact before is removed with that request; Call-ID, CSeq and nonce stay.
         """
-        contact = self._own_contact(transport, host, port)
+        here = host_port(host, port)
+        contact = self._own_contact(transport, here)
         if transport is not self.transport:
             handle = [str(transport.handle())]
             request = self._new_request("move", _ffi.SET_TRANSPORT, strings=handle, count=1)
             self._submit(request)._retrieved = True
             self.transport = transport
-        self._contact_address = host_port(host, port)
+        self._contact_address = here
         if self._config.settings.contacts is None and (contact,) != self._contacts:
             self._set_contacts("move", (contact,))._retrieved = True
 
@@ -685,7 +681,8 @@ class RegistrationClient:
             with suppress(ClosedError):  # the endpoint is, and C with it
                 self._asking = Asking(self, source, record)
         else:  # set_credentials() in the meantime
-            _ffi.client_answer(self._handle, record.request, credential_strings(source))
+            texts = credential_texts(source)
+            _ffi.client_answer(self._handle, record.request, texts, len(texts) // TEXTS)
 
     def _receive_outcome(self, record: _ffi.Record) -> None:
         attempt = self._attempt_number()
@@ -739,9 +736,7 @@ class RegistrationClient:
             asking, self._asking = self._asking, None
             asking.end()
             if asking.why and not cancelled:
-                error = errors.credentials_failed(
-                    record.code, text, response, asking.why, attempt
-                )
+                error = errors.credentials_failed(record.code, text, response, asking.why, attempt)
                 error.__cause__ = asking.cause
         return error
 
@@ -837,9 +832,7 @@ class RegistrationClient:
 
 def _granted_nothing(record: _ffi.Record) -> bool:
     """A 2xx for a REGISTER that should bind us, and does not."""
-    return (
-        200 <= record.code < 300 and not record.flags & _ffi.F_UNREGISTER and record.value0 == 0
-    )
+    return 200 <= record.code < 300 and not record.flags & _ffi.F_UNREGISTER and record.value0 == 0
 
 
 def result_of(event: RegState) -> RegistrationResult:

@@ -171,9 +171,7 @@ _make_uri = SipUri._make
 
 def _why_no_uri(text: str) -> str:
     if _URI_PASSWORD.search(text):
-        return (
-            "a password in a URI travels in clear text (RFC 3261 §19.1.1): give Credentials"
-        )
+        return "a password in a URI travels in clear text (RFC 3261 §19.1.1): give Credentials"
     if "<" in text:
         why = "give the bare URI, and the name as display_name"
     elif not text.lower().startswith(("sip:", "sips:")):

@@ -17,7 +17,7 @@ import trustme
 
 import pjsip_py as pjsip
 from pjsip_py import tls as tls_module
-from pjsip_py.auth import check_credentials
+from pjsip_py.auth import TEXTS, check_credentials
 
 SECRET = "correct-horse-battery"
 HA1 = {"MD5": "5" * 32, "SHA-256": "2" * 64, "SHA-512-256": "f" * 64}
@@ -118,7 +118,7 @@ def test_credentials_are_counted_as_pjsip_does() -> None:
 
 def test_an_ha1_below_the_minimum_is_not_kept() -> None:
     one = pjsip.Credentials("a", ha1=HA1, realm="r", min_algorithm="SHA-256")
-    assert [strings[3] for strings in one._strings()] == ["SHA-256", "SHA-512-256"]
+    assert one._texts[3::TEXTS] == ("SHA-256", "SHA-512-256")
     with pytest.raises(pjsip.ConfigError, match="weaker algorithm than min_algorithm"):
         pjsip.Credentials("a", ha1="5" * 32, realm="r", min_algorithm="SHA-256")
 
