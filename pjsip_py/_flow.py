@@ -410,8 +410,8 @@ class Flow(Keeper):
                 paths.leave(self)
             return
         self.last = success(record)
-        self.bound = client.contacts
-        now = self.clock.time()
+        self.bound = client._contacts or ()
+        now = self.account._endpoint._clock.time()
         self.expires_at = now + record.value0
         self.refresh_at = None if record.value5 < 0 else now + record.value5
 

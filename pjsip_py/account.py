@@ -480,7 +480,7 @@ class Account:
     def _post(self, kind: type[AccountEvent], **fields: Any) -> None:
         """An event of policy's making, in its turn behind those that C has queued."""
         endpoint = self._endpoint
-        if not endpoint._is_watched(self._streams) or not endpoint._listens(kind, self._streams):
+        if not endpoint._listens(kind, self._streams):
             return
         clock = endpoint._clock
         event = kind(time=EventTime(clock.time(), clock.wall()), account=self, **fields)
@@ -490,7 +490,7 @@ class Account:
     def _flow_entered(self, reason: str) -> None:
         state = (self._flows[0] if len(self._flows) == 1 else self._best).state
         previous, self.state = self.state, state
-        if state != previous:
+        if state != previous and self._endpoint._is_watched(self._streams):
             self._post(AccountState, state=state, previous=previous, reason=reason)
 
     def _flow_gave_up(self, error: PjsipError) -> None:
