@@ -11,6 +11,7 @@ Whichever it is, one thread delivers at a time, in the order in which the worker
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -39,6 +40,16 @@ class Receiver(Protocol):
 
     def _receive(self, record: _ffi.Record) -> None: ...
     def _orphan(self) -> None: ...
+
+
+def _greenlets_wait() -> Callable[[int, float], object] | None:
+    """Where gevent has made greenlets of threads: a wait that lets the others run."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return None
+    import select  # gevent's
+
+    return lambda descriptor, seconds: select.select([descriptor], [], [], seconds)
 
 
 class Engine:
@@ -76,10 +87,13 @@ class Engine:
         loop.add_reader(_ffi.event_fd(), self._on_readable)
 
     def _run(self) -> None:
+        readable = _greenlets_wait()
         while not self.stopping:
             try:
+                if readable is not None:
+                    readable(_ffi.event_fd(), SLICE)  # interrupt() is not seen there
                 # No timeout would be as good; this bounds a lost wake-up, which must not be.
-                self.dispatch(60.0)
+                self.dispatch(60.0 if readable is None else 0.0)
             except BaseException:  # nobody is above this thread, and it must not end
                 _own_log.exception("delivering an event failed; the next ones follow")
 

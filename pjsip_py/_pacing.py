@@ -8,6 +8,7 @@ most *burst* of them under way: they would all be answered, and repeated, in the
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from ._clock import Clock
 from .errors import ClosedError
 
 Go = Callable[[], object]
+GRAIN = 0.02  # s
 
 
 class _Hop:
@@ -24,7 +26,8 @@ class _Hop:
     __slots__ = ("held", "queue")
 
     def __init__(self) -> None:
-        self.queue: dict[Go, int] = {}
+        # Not a dict, which looks through all that was deleted before it finds its first.
+        self.queue: OrderedDict[Go, int] = OrderedDict()
         self.held = 0
 
 
@@ -106,7 +109,7 @@ class Pacer:
             go, cost = next(iter(hop.queue.items()), (None, 0))
             if go is None or (name and hop.held + cost > self._window):
                 continue
-            if self._tokens < cost:
+            if self._tokens < cost - 1e-6:  # what the arithmetic leaves of a wait
                 self._wait((cost - self._tokens) / self._rate)
                 return False
             self._tokens -= cost
@@ -123,8 +126,8 @@ class Pacer:
 
     def _wait(self, seconds: float) -> None:
         with suppress(ClosedError):
-            # Not below the timers' own grain, or the wait is spent turning round.
-            self._timer = self._clock.call_later(max(0.002, seconds), self._wake)
+            # Several at a time: each wait wakes two threads.
+            self._timer = self._clock.call_later(max(GRAIN, seconds), self._wake)
 
     def _wake(self) -> None:
         with self._lock:

@@ -21,6 +21,10 @@ engine pjpy;
    let the sockets' buffers run over. */
 #define COMMANDS_PER_TURN 64
 
+/* Timers that come close one after the other share one waking of the worker;
+   one that comes alone is not late. */
+#define TIMER_GRAIN_NS 5000000
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;     /* of state, or a sync call's answer */
@@ -406,10 +410,17 @@ static void worker_close(void)
    network: a client that a timer made ready must not wait for the network. */
 static void poll_pjsip(void)
 {
+    static int64_t last_timer;
     pj_time_val next = { 0, 0 }, timeout = { 0, 0 };
+    int64_t now;
     int n, events = 0;
 
-    pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
+    n = pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
+    now = clock_monotonic_ns();
+    if (n > 0)
+        last_timer = now;
+    if (next.sec == 0 && next.msec * 1000000 < last_timer + TIMER_GRAIN_NS - now)
+        next.msec = (long)((last_timer + TIMER_GRAIN_NS - now) / 1000000) + 1;
 
     pthread_mutex_lock(&control.lock);
     control.sleeping = !control.head && !control.taken && !pjpy.ready &&

@@ -47,9 +47,17 @@ static pj_status_t listen_udp(int af, const pj_sockaddr *address, transport *t,
 
 static pj_status_t listen_tcp(int af, const pj_sockaddr *address, transport *t)
 {
+    static int on = 1;
     pjsip_tcp_transport_cfg cfg;
 
     pjsip_tcp_transport_cfg_default(&cfg, af);
+    /* As PJSIP does it for TLS: a small message must not wait for the
+       acknowledgement of the one before. */
+    cfg.sockopt_params.options[0].level = pj_SOL_TCP();
+    cfg.sockopt_params.options[0].optname = pj_TCP_NODELAY();
+    cfg.sockopt_params.options[0].optval = &on;
+    cfg.sockopt_params.options[0].optlen = sizeof on;
+    cfg.sockopt_params.cnt = 1;
     pj_sockaddr_cp(&cfg.bind_addr, address);
     return pjsip_tcp_transport_start3(pjpy.endpoint, &cfg, &t->factory);
 }
