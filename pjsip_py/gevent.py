@@ -103,8 +103,11 @@ def result(operation: Operation[T], timeout: float | None = None) -> T:
         try:
             arrived.wait(timeout)
         except BaseException:
+            operation._retrieved = True  # as where a task is cancelled
             operation.cancel()
             raise
+        if not operation.done():
+            raise TimeoutError(f"{operation.name}: no outcome within {timeout:g} s; it goes on")
     return operation.result(0)
 
 

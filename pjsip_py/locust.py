@@ -303,6 +303,7 @@ class _Stack:
         runner = self.environment.runner
         if isinstance(runner, WorkerRunner):
             _log.error("%s", text)
+            self.environment.process_exit_code = USAGE
             runner.send_message(FAILED, {"text": text})
         else:
             _end_test(self.environment, text)
@@ -369,7 +370,8 @@ class _Stack:
     def _say_goodbye(self, line: _Line) -> None:
         try:
             if line.bound or line.sent is not None:
-                result(line.client.unregister(timeout=GOODBYE))
+                timeout = min(line.user.timeout or GOODBYE, GOODBYE)
+                result(line.client.unregister(timeout=timeout))
         except PjsipError as error:
             self._left_behind[repr(tidy(error))] += 1
         finally:
