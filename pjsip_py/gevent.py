@@ -61,7 +61,9 @@ class GeventEndpoint(Endpoint):
                     self.dispatch()
                 except gevent.GreenletExit:
                     raise
-                except BaseException:  # Ctrl-C is the main greenlet's; the rest is shown
+                except hub.SYSTEM_ERROR as error:  # Ctrl-C is the main greenlet's
+                    hub.handle_system_error(type(error), error)
+                except BaseException:
                     hub.handle_error(self, *sys.exc_info())
         finally:
             readable.close()

@@ -231,7 +231,7 @@ class _Stack:
         self._leaving = Group()
         self._closing: gevent.Greenlet[..., None] | None = None
         self._left_behind: Counter[str] = Counter()
-        self._transports: dict[tuple[str, str, TlsConfig | None], Transport] = {}
+        self._transports: dict[tuple[str, str, int, TlsConfig | None], Transport] = {}
         self._waiting: deque[AsyncResult[int]] = deque()
         self._users: list[Identity] | None = None
         self._password: str | None = None
@@ -261,7 +261,7 @@ class _Stack:
                 options |= getattr(cls, "endpoint_options", {})
             self.endpoint = GeventEndpoint(**options).open()
         except PjsipError as error:
-            self.fail(str(error))
+            self.fail(error)
         else:
             self.endpoint.on(RegStarted, self._on_started)
             self.endpoint.on(RegState, self._on_state)
@@ -295,18 +295,20 @@ class _Stack:
             _log.warning("%d users could not be unregistered: %s", number, reason)
         self._left_behind.clear()
 
-    def fail(self, text: str) -> None:
+    def fail(self, error: PjsipError) -> None:
         """End the test: what was asked for cannot be done."""
         if self.failed:
             return
         self.failed = True
+        # To Locust's page, and to a master that knows nothing of us.
+        self.environment.events.user_error.fire(user_instance=None, exception=error, tb=None)
         runner = self.environment.runner
         if isinstance(runner, WorkerRunner):
-            _log.error("%s", text)
+            _log.error("%s", error)
             self.environment.process_exit_code = USAGE
-            runner.send_message(FAILED, {"text": text})
+            runner.send_message(FAILED, {"text": str(error)})
         else:
-            _end_test(self.environment, text)
+            _end_test(self.environment, str(error))
 
     # -- lines ------------------------------------------------------------------------------------
 
@@ -325,7 +327,7 @@ class _Stack:
         except ClosedError:
             raise gevent.GreenletExit from None
         except PjsipError as error:
-            self.fail(str(error))
+            self.fail(error)
             raise gevent.GreenletExit from None
         self._lines[line.client] = line
         return line
@@ -337,8 +339,8 @@ class _Stack:
         tls = self._tls(user, registrar)
         sources = self._option("sources", user.sources)
         if sources:
-            source = sources[number % len(sources)]
-            options["transport"] = self._transport(registrar.transport, source, tls)
+            place = number % len(sources)
+            options["transport"] = self._transport(registrar.transport, sources[place], place, tls)
         elif tls is not None:
             options["tls"] = tls
         if identity.credentials is not None:
@@ -354,9 +356,11 @@ class _Stack:
             return user.tls
         return TlsConfig(ca_file=ca_file, insecure=insecure)
 
-    def _transport(self, protocol: str, source: str, tls: TlsConfig | None) -> Transport:
+    def _transport(
+        self, protocol: str, source: str, place: int, tls: TlsConfig | None
+    ) -> Transport:
         assert self.endpoint is not None
-        key = protocol, source, tls
+        key = protocol, source, place, tls
         if key not in self._transports:
             self._transports[key] = self.endpoint.listen(protocol, host=source, tls=tls)
         return self._transports[key]
