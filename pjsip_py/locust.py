@@ -145,16 +145,16 @@ class SipUser(locust.User):
         line = self._line
         assert line is not None
         line.asked = time.monotonic()
+        outcomes: list[_Outcome | None] = []
+        operation.add_done_callback(lambda _: outcomes.append(line.take()))
         try:
             return result(operation)
         except ClosedError:  # the test is over
-            line.outcome = None
             raise gevent.GreenletExit from None
         except PjsipError:
             return None
         finally:
-            if line.outcome is not None:
-                outcome, line.outcome = line.outcome, None
+            for outcome in filter(None, outcomes):
                 self._count(name, *outcome)
 
     def _count(self, name: str, state: RegState, seconds: float) -> None:
@@ -191,6 +191,11 @@ def tidy(error: E) -> E:
 # -- the endpoint of a process ---------------------------------------------------------------------
 
 
+class _Outcome(NamedTuple):
+    state: RegState
+    seconds: float
+
+
 class _Line:
     """The registration of one user, until it is unregistered."""
 
@@ -202,7 +207,7 @@ class _Line:
         self.leaving = False
         self.asked = 0.0  # when the request was made
         self.sent: float | None = None  # and when it left
-        self.outcome: tuple[RegState, float] | None = None
+        self._outcome: _Outcome | None = None
 
     def concluded(self, state: RegState) -> None:
         sent, self.sent = self.sent or self.asked, None
@@ -217,7 +222,12 @@ class _Line:
             # Not here: whoever listens to Locust's requests may wait for something.
             gevent.spawn(self.user._count, "refresh", state, seconds)
         else:
-            self.outcome = state, seconds
+            self._outcome = _Outcome(state, seconds)
+
+    def take(self) -> _Outcome | None:
+        """The outcome of the request that is just ending."""
+        outcome, self._outcome = self._outcome, None
+        return outcome
 
 
 class _Stack:
