@@ -245,6 +245,7 @@ class _Stack:
         self._waiting: deque[AsyncResult[int]] = deque()
         self._users: list[Identity] | None = None
         self._password: str | None = None
+        self._tls: TlsConfig | None = None
         environment.events.test_stop.add_listener(self._on_test_stop)
         environment.events.quitting.add_listener(self._on_quitting)
         if isinstance(environment.runner, WorkerRunner):
@@ -256,13 +257,18 @@ class _Stack:
 
     # -- open and close ---------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """A test starts."""
+        self.failed = False
+        self.open()
+
     def open(self) -> None:
         if self._closing is not None:
             self._closing.join()
-        if self.endpoint is not None:
+        if self.endpoint is not None or self.failed:
             return
-        self.failed = False
         try:
+            self._tls = self._tls_option()
             self._password = read_password(self._option("password_file"))
             path = self._option("users_file")
             self._users = None if path is None else read_users(path, self._password)
@@ -346,7 +352,7 @@ class _Stack:
         assert self.endpoint is not None
         registrar, identity = user.registrar, user.identity(number)
         options: dict[str, Any] = {"expires": self._option("expires", user.expires)}
-        tls = self._tls(user, registrar)
+        tls = (self._tls or user.tls) if registrar.transport == "tls" else None
         sources = self._option("sources", user.sources)
         if sources:
             place = number % len(sources)
@@ -358,13 +364,9 @@ class _Stack:
         options |= user.registration_options
         return self.endpoint.registration(registrar.text, identity.aor, **options)
 
-    def _tls(self, user: SipUser, registrar: SipUri) -> TlsConfig | None:
-        if registrar.transport != "tls":
-            return None
+    def _tls_option(self) -> TlsConfig | None:
         ca_file, insecure = self._option("ca_file"), self._option("insecure", False)
-        if ca_file is None and not insecure:
-            return user.tls
-        return TlsConfig(ca_file=ca_file, insecure=insecure)
+        return TlsConfig(ca_file=ca_file, insecure=insecure) if ca_file or insecure else None
 
     def _transport(
         self, protocol: str, source: str, place: int, tls: TlsConfig | None
@@ -511,10 +513,12 @@ def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
 @locust.events.test_start.add_listener
 def _on_test_start(environment: Environment, **_: Any) -> None:
     _dealers[environment] = _Dealer()
+    if environment.process_exit_code == USAGE:
+        environment.process_exit_code = None  # of the test before
     if isinstance(environment.runner, MasterRunner):
         return
     if any(issubclass(cls, SipUser) for cls in environment.user_classes):
-        _stack_of(environment).open()
+        _stack_of(environment).begin()
 
 
 # -- options ---------------------------------------------------------------------------------------
