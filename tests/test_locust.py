@@ -209,7 +209,7 @@ def test_workers_share_no_user_and_failures_are_counted(
         registrar.answer_next(403, aor=aor, times=None)
     port = tcp_port()
     run = swarm(
-        *("-f", EXAMPLE, "--processes=2", "--headless", "-u", 6, "-r", 100, "-t", 1),
+        *("-f", EXAMPLE, "--processes=2", "--headless", "-u", 6, "-r", 100, "-t", 4),
         *("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}"),
         *("--host", registrar.uri(), "--sip-users-file", users, "--csv=run", "--json-file=run"),
     )
@@ -284,21 +284,27 @@ class Phone(SipUser):
 
 
 def test_a_registrar_that_is_not_there(swarm: Callable[..., Locust], tmp_path: Path) -> None:
-    """Killed in the middle of a request: nothing hangs, nothing is left."""
+    """Stopped in the middle of requests: nothing hangs, and failures of a kind are one."""
     program = locustfile(
         tmp_path,
-        "class Phone(SipUser):\n"
-        "    timeout = 0.2\n"
-        "    wait_time = constant(0.05)\n"
-        "    @task\n"
-        "    def one(self):\n"
-        "        assert self.register() is None\n",
+        """
+from pathlib import Path
+class Phone(SipUser):
+    timeout = 0.2
+    wait_time = constant(0.05)
+    @task
+    def one(self):
+        assert self.register() is None
+        Path("failed").touch()
+""",
     )
     port = free_port([("127.0.0.1", "udp")])
     host = f"sip:127.0.0.1:{port}"
-    run = swarm("-f", program, "--headless", "-u", 5, "-r", 100, "-t", 1, "--host", host)
+    run = swarm("-f", program, "--headless", "-u", 5, "-r", 100, "--host", host)
+    wait_until((tmp_path / "failed").exists, DEADLINE, "a failure")
+    run.process.send_signal(signal.SIGTERM)
     output = run.finish(1)
-    assert re.search(r"\d+ +REGISTER register: \w+\(", output)
+    assert len(re.findall(r"\d+ +REGISTER register: \w+\(", output)) == 1
     assert str(port) not in output
 
 
@@ -490,7 +496,7 @@ def test_the_pages_locustfile(
     [program] = re.findall(r"^```python locust\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
     (tmp_path / "phones.py").write_text(program)
     run = swarm(
-        *("-f", "phones.py", "--headless", "-u", 2, "-r", 10, "-t", 1, "--csv=run"),
+        *("-f", "phones.py", "--headless", "-u", 2, "-r", 10, "-t", 2, "--csv=run"),
         *("--host", registrar.uri(), "--sip-users", "sip:user{n}@example.com"),
         password=PASSWORD,
     )
