@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -17,6 +16,16 @@ from pjsip_py.uri import SipUri, default_registrar, parse_aor, parse_registrar, 
 
 from . import codes
 from .inbox import Inbox, Stop, interruptible
+from .options import (
+    PASSWORD_VARIABLE,
+    connection_options,
+    header_options,
+    make_tls,
+    password_option,
+    read_password,
+    split_header,
+    with_transport,
+)
 from .screen import (
     MORE,
     NOTE,
@@ -32,7 +41,6 @@ from .screen import (
     printable,
 )
 
-PASSWORD_VARIABLE = "PJSIP_PY_PASSWORD"
 LEAVE_TIMEOUT = 5.0  # s that an unregister may take after Ctrl-C
 
 
@@ -56,12 +64,7 @@ Examples:
 @click.argument("aor")
 @click.option("--registrar", metavar="URI", help="Default: the domain of the AOR.")
 @click.option("--user", metavar="NAME", help="User name of the credential. Default: the AOR's.")
-@click.option(
-    "--password-file",
-    type=click.File("r", lazy=False),
-    metavar="FILE",
-    help="The password is the first line of this file; '-' is standard input.",
-)
+@password_option
 @click.option("--realm", default="*", metavar="REALM", help="Answer this realm only.")
 @click.option(
     "--min-algorithm",
@@ -75,17 +78,7 @@ Examples:
     metavar="SECONDS",
     help="How long a request may take. Default: 32 (SIP timer F).",
 )
-@click.option(
-    "--transport",
-    type=click.Choice(["udp", "tcp", "tls"]),
-    help="Default: what the URI asks for, else UDP.",
-)
-@click.option("--ca-file", metavar="PEM", help="Trust these CAs. Default: the system's.")
-@click.option("--cert-file", metavar="PEM", help="Our certificate, for a registrar that asks.")
-@click.option("--key-file", metavar="PEM", help="Its key.")
-@click.option("--server-name", metavar="NAME", help="Whose certificate it must be; the SNI.")
-@click.option("--keylog-file", metavar="PATH", help="Append TLS secrets, for Wireshark.")
-@click.option("--insecure", is_flag=True, help="Accept any certificate.")
+@connection_options
 @click.option(
     "--contact",
     "contacts",
@@ -93,16 +86,7 @@ Examples:
     metavar="URI",
     help="Register this contact, not one made from our own address. Up to ten times.",
 )
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    metavar="'NAME: VALUE'",
-    help="Add a header to each request. May be repeated.",
-)
-@click.option(
-    "--route", "routes", multiple=True, metavar="URI", help="Send by this proxy. May be repeated."
-)
+@header_options
 @click.option(
     "--once/--watch",
     "once",
@@ -172,15 +156,6 @@ class Secret:
         )
 
 
-def read_password(file: TextIO | None) -> str | None:
-    if file is None:
-        return os.environ.get(PASSWORD_VARIABLE)
-    try:
-        return file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--password-file: cannot be read: {type(error).__name__}") from None
-
-
 def make_config(aor: str, secret: Secret, options: dict[str, Any]) -> pjsip.AccountConfig:
     """The account that the options describe; :raises click.UsageError: they make none."""
     if ":" in aor.partition(":")[2].rpartition("@")[0]:
@@ -211,28 +186,6 @@ def make_config(aor: str, secret: Secret, options: dict[str, Any]) -> pjsip.Acco
         )
     except (pjsip.ConfigError, pjsip.InvalidUriError) as error:
         raise click.UsageError(str(error)) from None
-
-
-def with_transport(uri: SipUri, transport: str | None) -> str:
-    """The URI with ``;transport=``, unless it says so already."""
-    if transport is None or uri.transport == transport:
-        return uri.text
-    if uri.scheme == "sips" or "transport" in uri.params:
-        raise click.UsageError(f"--transport {transport}, but {uri.text} asks for {uri.transport}.")
-    return f"{uri.text};transport={transport}"
-
-
-def make_tls(options: dict[str, Any]) -> pjsip.TlsConfig | None:
-    names = ("ca_file", "cert_file", "key_file", "server_name", "keylog_file", "insecure")
-    given = {name: options[name] for name in names if options[name]}
-    return pjsip.TlsConfig(**given) if given else None
-
-
-def split_header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise click.UsageError(f"--header {text!r}: write it as 'Name: value'.")
-    return name.strip(), value.strip()
 
 
 # -- the session ----------------------------------------------------------------------------------
