@@ -17,6 +17,7 @@ from . import codes
 from .demo import demo
 from .info import info
 from .keep import keep
+from .load import load
 from .register import register
 from .registrar import registrar
 from .screen import ReaderGone, abandon_stdout
@@ -35,11 +36,12 @@ def app() -> None:
     pjsip-py demo                        see it work, with nothing but this machine
     pjsip-py register sip:you@host       register and stay registered until Ctrl-C
     pjsip-py keep accounts.toml          keep many accounts registered
+    pjsip-py load sip:host               put load on a registrar
     pjsip-py registrar                   a registrar to register at
     """
 
 
-for command in (demo, register, keep, registrar, info):
+for command in (demo, register, keep, load, registrar, info):
     app.add_command(command)
 
 
