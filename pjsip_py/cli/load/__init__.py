@@ -27,8 +27,21 @@ from ..options import (
 from .plan import Pace, Plan, Storm, users_of_csv, users_of_pattern
 from .thresholds import Threshold
 
-SECONDS = click.FloatRange(0, 1e7, min_open=True)
-RATE = click.FloatRange(0, 1e7, min_open=True)
+
+class Number(click.FloatRange):
+    """A range without NaN."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+MOST = 1e7
+POSITIVE = Number(0, MOST, min_open=True)
 
 
 def parse_sources(_: object, __: object, texts: tuple[str, ...]) -> list[tuple[str, int]]:
@@ -93,10 +106,10 @@ Examples:
 )
 @password_option
 @click.option("--ask-password", is_flag=True, help="Ask for the password of all users.")
-@click.option("--rate", type=RATE, metavar="N", help="Begin N registrations a second.")
+@click.option("--rate", type=POSITIVE, metavar="N", help="Begin N registrations a second.")
 @click.option(
     "--ramp",
-    type=(click.FloatRange(0, 1e7), RATE, SECONDS),
+    type=(Number(0, MOST), POSITIVE, POSITIVE),
     metavar="FROM TO SECONDS",
     help="Let the rate go from FROM to TO; that is also the default of --duration.",
 )
@@ -108,7 +121,7 @@ Examples:
 )
 @click.option(
     "--churn",
-    type=click.FloatRange(0, 1e7),
+    type=Number(0, MOST),
     metavar="SECONDS",
     help="Unregister each user so long after it registered; then it comes again.",
 )
@@ -119,7 +132,7 @@ Examples:
 )
 @click.option(
     "--duration",
-    type=SECONDS,
+    type=POSITIVE,
     metavar="SECONDS",
     help="Go on so long, users coming again; with --keep from when all have registered. "
     "Default: each user once; with --keep and --churn until Ctrl-C.",
@@ -179,7 +192,7 @@ Examples:
 @click.option("--no-unregister", is_flag=True, help="Leave the bindings at the end.")
 @click.option(
     "--unregister-timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=Number(0.1, 3600),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

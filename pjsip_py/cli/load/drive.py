@@ -29,6 +29,7 @@ TICK = 1.0  # s
 STORM_TICK = 0.2  # s; a storm is soon over
 GIVE_UP = 100  # failures in a row from the start, without a single response
 LEFTOVERS = 1.0  # s that what is in flight has after Ctrl-C
+SHORTEST = 0.01  # s that a request may be given
 GRACE = 3.0  # s beyond its time-out for an outcome to come
 
 monotonic = time.monotonic
@@ -112,6 +113,9 @@ class Load:
         self.transports = transports
         self.inbox = inbox
         self.watch = watch
+        self.options = dict(plan.options)
+        if transports:
+            del self.options["tls"]  # they have it
         self.auto_refresh = plan.churn is not None
         self.registers = Tally("register")
         self.refreshes = Tally("refresh")
@@ -165,7 +169,7 @@ class Load:
             user.aor,
             credentials=user.credentials,
             transport=transport,
-            **self.plan.options,
+            **self.options,
         )
 
     def _account(self, user: User, transport: pjsip.Transport | None) -> pjsip.Account:
@@ -175,7 +179,7 @@ class Load:
             registrar=self.plan.registrar,
             credentials=user.credentials,
             transport=transport,
-            **self.plan.options,
+            **self.options,
         )
 
     # -- the run ----------------------------------------------------------------------------------
@@ -426,7 +430,7 @@ class Load:
             for _ in range(min(len(waiting), BATCH, self.plan.window - self.in_flight)):
                 self.in_flight += 1
                 with suppress(pjsip.ClosedError):
-                    waiting.popleft().unregister(left)
+                    waiting.popleft().unregister(max(left, SHORTEST))
             self.endpoint.dispatch(min(GLANCE, left))
             watch(self.goodbyes.ok, asked)
         return self.goodbyes.ok, asked

@@ -42,7 +42,8 @@ def expand(pattern: str) -> list[str]:
         low, high = int(first), int(last)
         if low > high:
             raise click.BadParameter(f"{{{first}..{last}}}: the first is greater than the last.")
-        width = len(first) if first.startswith("0") or last.startswith("0") else 0
+        padded = any(end.startswith("0") and len(end) > 1 for end in (first, last))
+        width = max(len(first), len(last)) if padded else 0
         if high - low >= MAX_USERS:
             raise click.BadParameter(f"{{{first}..{last}}}: more than {MAX_USERS} users.")
         ranges.append([f"{number:0{width}d}" for number in range(low, high + 1)])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -20,8 +21,8 @@ from pjsip_py.uri import host_port, parse_uri
 
 from .. import codes
 from ..board import Board, duration
-from ..inbox import Inbox, Interrupted
-from ..screen import BAD, NOTE, printable
+from ..inbox import Inbox, Interrupted, interruptible
+from ..screen import BAD, NOTE, ReaderGone, printable
 from .drive import Load
 from .plan import Plan
 from .tally import Second
@@ -56,6 +57,7 @@ class Session:
         with Inbox() as inbox, ExitStack() as stack:
             endpoint = pjsip.Endpoint(dispatch="manual", strict=True, log_level=0)
             stack.callback(endpoint.close, network=False)
+            stack.callback(gc.unfreeze)
             endpoint.open()
             load = self.load = Load(self.plan, endpoint, self.listen(endpoint), inbox, self.watch)
             try:
@@ -71,6 +73,10 @@ class Session:
                 self.say_goodbye()
             except Interrupted as impatience:
                 return codes.INTERRUPTED + impatience.signum
+            except ReaderGone:  # no reason to leave bindings behind
+                if self.leave is not None:
+                    load.leave(self.leave, lambda *_: None)
+                raise
             return codes.INTERRUPTED + load.signum if result.interrupted else result.code
 
     def listen(self, endpoint: pjsip.Endpoint) -> list[pjsip.Transport]:
@@ -107,7 +113,8 @@ class Session:
         if report is not None:
             from .report import page
 
-            report.write(page(result))
+            with interruptible():  # it takes seconds
+                report.write(page(result))
             report.flush()
             self.note(NOTE, f"report: {report.name}")
 
@@ -195,12 +202,12 @@ class Session:
     def show(self, result: Result) -> None:
         if self.board.as_json:
             self.board.json(result.record())
-            return
-        for title, text in describe(result):
-            self.board.print(f"{title:<{COLUMN}}{printable(text)}".rstrip())
-        self.board.print()
-        for each in result.judgements:
-            mark = Text("✓ ", "green") if each.passed else Text("✗ ", "bold red")
-            self.board.print(Text.assemble(mark, str(each)))
+        else:
+            for title, text in describe(result):
+                self.board.print(f"{title:<{COLUMN}}{printable(text)}".rstrip())
+            self.board.print()
+            for each in result.judgements:
+                mark = Text("✓ ", "green") if each.passed else Text("✗ ", "bold red")
+                self.board.print(Text.assemble(mark, str(each)))
         for remark in result.remarks():
             self.board.error(remark)

@@ -14,7 +14,6 @@ from .plan import Pace
 from .tally import PERCENTILES, Failure, Tally, peak_resident
 from .thresholds import DEFAULTS, TIMES, Threshold
 
-
 BUSY = 0.9  # of a processor: PJSIP and Python together can use hardly more than one
 
 _MISSING = {
@@ -68,7 +67,7 @@ class Result:
                 offered = plan.wanted or load.started
                 self.offered = offered / (whole or self.span)
             else:
-                self.offered = max(plan.pace.due(self.span), 1.0) / self.span
+                self.offered = (plan.pace.due(self.span) + 1) / self.span
         else:
             self.span = max(self.span, load.last_ok)
         self.started_rate = load.started / self.span
@@ -153,7 +152,7 @@ class Result:
             what = max(self.held_back.items(), key=lambda item: item[1], default=("", 0.0))[0]
             found.append(f"{text}; {_MISSING.get(what, 'this program was too slow')}")
         cpu = self.load.cpu / self.load.ran
-        if cpu > BUSY:
+        if cpu > BUSY and self.load.ran > 1:
             found.append(
                 f"this program used {cpu:.0%} of a processor: a part of the times is its own"
             )
