@@ -111,11 +111,11 @@ def open_registrar() -> Iterator[Registrar]:
 # -- help, info, what is not installed ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "demo", "register", "keep", "registrar", "info"])
+@pytest.mark.parametrize("command", ["", "demo", "register", "keep", "load", "registrar", "info"])
 def test_help(command: str) -> None:
     output = run(*([command] if command else []), "--help", code=0)
     assert "Usage: pjsip-py" in output
-    assert ("Exit codes:" in output) == (command in ("register", "keep"))
+    assert ("Exit codes:" in output) == (command in ("register", "keep", "load"))
 
 
 def test_without_arguments_it_shows_its_help() -> None:
