@@ -27,7 +27,7 @@ GLANCE = 0.05  # s between two looks at signals and clocks, at most
 NAP = 0.001  # s for events to gather: one by one they cost up to twice as much
 TICK = 1.0  # s
 STORM_TICK = 0.2  # s; a storm is soon over
-GIVE_UP = 100  # failures in a row from the start, without a single response
+GIVE_UP = 100  # failures in a row without a response
 LEFTOVERS = 1.0  # s that what is in flight has after Ctrl-C
 SHORTEST = 0.01  # s that a request may be given
 GRACE = 3.0  # s beyond its time-out for an outcome to come
@@ -132,6 +132,7 @@ class Load:
         self.last_ok = 0.0  #: s from the start until the last success
         self.ran = 0.0
         self.registered_at_end = self.unfinished = 0
+        self.unanswered = 0  #: registrations that failed since the last response
         self.ended = ""  #: "completed", "interrupted" or "nobody answers"
         self.signum = 0
         #: Seconds in which what was due could not begin, by what was missing.
@@ -303,8 +304,10 @@ class Load:
             raise Interrupted(item.signum)
 
     def _is_hopeless(self) -> bool:
-        enough = min(GIVE_UP, len(self.devices))
-        return self.registers.failed >= enough and not self._answered()
+        if not self._answered():
+            return self.unanswered >= min(GIVE_UP, len(self.devices))
+        # With a duration the registrar has until then to come back.
+        return not self.plan.again and self.unanswered >= GIVE_UP + 2 * self.plan.window
 
     def _answered(self) -> bool:
         """Whether anybody has ever answered."""
@@ -353,11 +356,16 @@ class Load:
     ) -> None:
         if event.error is None:
             tally.succeed(event, took)
+            self.unanswered = 0
             bound = not event.is_unregister
             if tally is self.registers:
                 self.last_ok = event.time.monotonic - self._began
         else:
             tally.fail(event)
+            if not event.local:
+                self.unanswered = 0
+            elif tally is self.registers:  # refreshes have an account that tries again
+                self.unanswered += 1
             # A refresh or an unregister that failed leaves a binding for a while, but no more.
             bound = False
         if bound != device.bound:
