@@ -403,12 +403,12 @@ def test_a_registrar_that_is_not_there_is_given_up(registrar: Registrar) -> None
 def test_a_registrar_that_falls_silent_is_given_up(registrar: Registrar) -> None:
     registrar.script(*[Answer() for _ in range(20)])
     registrar.drop_next(times=None)
-    how = ("--users", "u{1..5000}", "--storm", "--window", "20", "--timeout", "0.1")
+    how = ("--users", "u{1..5000}", "--storm", "--window", "60", "--timeout", "0.6")
     output = run(registrar.uri(), *how, "--unregister-timeout", "0.3", code=codes.REFUSED)
     assert "nobody answers; given up" in output
     begun = re.search(r"registrations +(\d+) begun, 20 succeeded", output)
     assert begun is not None
-    assert int(begun[1]) < 400
+    assert int(begun[1]) < 600
     assert "unregistered 0 of" in output
 
 

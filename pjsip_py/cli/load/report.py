@@ -254,7 +254,7 @@ def _figure(title: str, draw: Draw, until: float) -> str:
 def _svg(title: str, draw: Draw, until: float) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     style: Any = {
         "svg.fonttype": "none",
@@ -285,9 +285,10 @@ def _svg(title: str, draw: Draw, until: float) -> str:
             axes.set_xlim(0, math.ceil(until * 5) / 5)
         if axes.get_yscale() == "log":
             low, high = axes.get_ylim()
-            plain = FuncFormatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_major_formatter(plain)
-            axes.yaxis.set_minor_formatter(NullFormatter() if high / low > 20 else plain)
+            if high / low < 30:
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(bottom=0)
         if axes.get_legend_handles_labels()[0]:

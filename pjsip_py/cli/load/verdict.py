@@ -137,6 +137,8 @@ class Result:
     @property
     def held_back(self) -> dict[str, float]:
         """Share of the time in which what was due could not begin, by what was missing."""
+        if self.offered is None:  # all was due at once
+            return {}
         return {
             what: min(1.0, seconds / self.span) for what, seconds in self.load.held_back.items()
         }
