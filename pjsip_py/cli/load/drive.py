@@ -210,6 +210,10 @@ class Load:
         while wanted is None or self.started < wanted:
             now = self._now()
             if end is not None and now >= end:
+                # What came due since the last look, as far as window and users reach.
+                while wanted is not None and self.started < wanted:
+                    if self._begin_due(end, wanted):
+                        break
                 break
             missing = self._begin_due(now, wanted)
             if missing:
