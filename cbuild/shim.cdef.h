@@ -127,6 +127,7 @@ typedef struct pjpy_stats {
     uint64_t events_queued, events_taken, outcomes_merged;
     uint64_t dropped_trace, dropped_log;
     uint64_t late_events;       /* callbacks for objects already closed */
+    uint64_t retransmissions;   /* of REGISTERs, over UDP */
     uint64_t assertions;        /* PJSIP assertions that did not hold */
     uint64_t commands, wakeups;
     uint32_t clients, transports, connections, resolving;
@@ -225,6 +226,9 @@ int pjpy_tls_check(const pjpy_tls *tls, pjpy_tls_error *error);
 /* For connections from now on. */
 int pjpy_tls_reload(uint64_t transport, const pjpy_tls *tls,
                     pjpy_tls_error *error);
+/* Our address, as the routing table has it, towards this IP literal, whose
+   own memory takes it; 0 or errno.  A socket is connected, nothing is sent. */
+int pjpy_local_address(char address[64]);
 /* addresses: "host:port" with an IP literal for host, an IPv6 one in
    brackets, and 0 for the default port; each ended by NUL; none: the name is
    unknown */

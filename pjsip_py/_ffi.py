@@ -377,6 +377,18 @@ def tls_reload(handle: int, tls: dict[str, Any]) -> None:
     _check_tls(status, error, tls, "reload_tls")
 
 
+def local_address(towards: str) -> str:
+    """Our address, as the routing table has it, towards the address *towards*.
+
+    :raises OSError: there is no route.
+    """
+    text = ffi.new("char[64]", towards.encode())
+    error = lib.pjpy_local_address(text)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return text_of(ffi.string(text))
+
+
 def transport_close(handle: int) -> None:
     check(lib.pjpy_transport_close(handle), "close")
 

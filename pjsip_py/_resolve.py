@@ -206,18 +206,3 @@ def query(host: str) -> list[str]:
     except (UnicodeError, MemoryError) as error:
         raise ResolveError(failure(host, str(error)), PJ_ERESOLVE) from None
     return list(dict.fromkeys(str(item[4][0]).partition("%")[0] for item in found))
-
-
-def local_address_towards(address: str) -> str:
-    """The local address from which a packet to *address* would leave.
-
-    A datagram socket is connected, which sends nothing.
-
-    :raises OSError: there is no route.
-    """
-    import socket
-
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as s:
-        s.connect((address, 9))
-        return str(s.getsockname()[0])

@@ -26,7 +26,7 @@ from ._hooks import Hooks
 from ._keepalive import Paths
 from ._pacing import Pacer
 from ._regconfig import check_config
-from ._resolve import Hook, Resolver, local_address_towards
+from ._resolve import Hook, Resolver
 from .account import Account
 from .account_config import AccountConfig, make_config
 from .auth import Proof, Source
@@ -608,7 +608,7 @@ class Endpoint:
         now = time.monotonic()
         known, until = self._local_addresses.get(towards, ("", 0.0))
         if until < now:
-            known = local_address_towards(towards)
+            known = _ffi.local_address(towards)
             if len(self._local_addresses) >= 256:
                 self._local_addresses.clear()
             self._local_addresses[towards] = (known, now + 1.0)

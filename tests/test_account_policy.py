@@ -1527,7 +1527,7 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """From now on the routing table leads over this address."""
 
     def to(address: str) -> None:
-        monkeypatch.setattr("pjsip_py.endpoint.local_address_towards", lambda towards: address)
+        monkeypatch.setattr("pjsip_py._ffi.local_address", lambda towards: address)
 
     return to
 

@@ -213,6 +213,7 @@ static int fill_stats(pjpy_stats *stats)
     stats->resolving = (uint32_t)pjpy.queries.used;
     stats->tls_contexts = tls_context_count();
     stats->pools = pjpy.pools.used_count;
+    stats->retransmissions = pjpy.retransmissions;
     return 0;
 }
 
@@ -372,7 +373,7 @@ static pj_status_t worker_open(void)
     status = pjlib_util_init();
     if (status != PJ_SUCCESS)
         return status;
-    pj_caching_pool_init(&pjpy.pools, NULL, 16 * 1024 * 1024);
+    pj_caching_pool_init(&pjpy.pools, &block_policy, 16 * 1024 * 1024);
     status = create_endpoint(config);
     if (status != PJ_SUCCESS)
         return status;
@@ -397,6 +398,7 @@ static void worker_close(void)
         pjsip_endpt_release_pool(pjpy.endpoint, pjpy.pool);
         pjsip_endpt_destroy(pjpy.endpoint);
         pj_caching_pool_destroy(&pjpy.pools);
+        blocks_close();
     }
     tls_free_all();
     map_clear(&pjpy.listeners);
@@ -419,7 +421,8 @@ static void poll_pjsip(void)
     now = clock_monotonic_ns();
     if (n > 0)
         last_timer = now;
-    if (next.sec == 0 && next.msec * 1000000 < last_timer + TIMER_GRAIN_NS - now)
+    if (next.sec == 0 &&
+        next.msec * 1000000 < last_timer + TIMER_GRAIN_NS - now)
         next.msec = (long)((last_timer + TIMER_GRAIN_NS - now) / 1000000) + 1;
 
     pthread_mutex_lock(&control.lock);

@@ -30,6 +30,11 @@ void handle_each(enum object_kind kind, void (*visit)(void *object));
 uint32_t handle_count(enum object_kind kind);
 void handle_fork(int locked);   /* around fork(): 1 before, 0 after */
 
+/* ------------------------------------------------------------- memory */
+
+extern const pj_pool_factory_policy block_policy;
+void blocks_close(void);
+
 /* ---------------------------------------------------------- int -> ptr */
 
 typedef struct map {
@@ -123,7 +128,7 @@ typedef struct engine {
     int lost;                   /* a connection ended in this turn */
     int trace, started;         /* which events are wanted */
     int tokens;                 /* some client has a Bearer token in use */
-    uint64_t late_events;
+    uint64_t late_events, retransmissions;
     map connections;            /* pjsip_transport* -> connection */
     map timers;                 /* request id -> alarm */
     map calls;                  /* Call-ID hash -> client */

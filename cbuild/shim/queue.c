@@ -36,10 +36,9 @@ static struct {
     size_t droppable_limit, outcome_limit;
     uint64_t seq, taken, merged;
     uint64_t dropped[2], reported[2];   /* trace, log */
-} queue = { .lock = SPINNING_MUTEX,
-            .tail = &queue.head,
-            .fd_read = -1,
-            .fd_write = -1 };
+} queue = {
+    .lock = SPINNING_MUTEX, .tail = &queue.head, .fd_read = -1, .fd_write = -1
+};
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 

@@ -338,6 +338,8 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
         forget_tsx(c);
         pj_grp_lock_add_ref(tsx->grp_lock);
         c->tsx = tsx;
+    } else if (tsx) {
+        pjpy.retransmissions++;
     }
     c->transport = tdata->tp_info.transport;
     if (c->transport->flag & PJSIP_TRANSPORT_RELIABLE) {
@@ -937,8 +939,9 @@ int64_t pjpy_client_create(const char *text, size_t length, uint32_t contacts,
     copy[length] = '\0';
     c->waiting_tail = &c->waiting;
     c->registration = (registration){
-        copy,    length,          contacts,       routes,    headers,       credentials,
-        expires, ask_credentials, refresh_margin, transport, credentials_of
+        copy,           length,      contacts,      routes,
+        headers,        credentials, expires,       ask_credentials,
+        refresh_margin, transport,   credentials_of
     };
     status = engine_while_running(adopt, &a);
     if (status) {

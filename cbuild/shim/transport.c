@@ -4,9 +4,14 @@
  * names go to Python as events, so that no DNS query ever holds up the
  * worker.
  */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "pjpy_build.h"
 #include "internal.h"
@@ -827,4 +832,39 @@ int pjpy_connection_close(int32_t connection)
     if (cmd)
         cmd->value = (uint32_t)connection;
     return command_post(cmd);
+}
+
+/* Enters no PJSIP: any thread may wait for the kernel. */
+int pjpy_local_address(char address[64])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } a = { 0 };
+    socklen_t size;
+    int s, error = 0;
+
+    if (inet_pton(AF_INET, address, &a.v4.sin_addr) == 1) {
+        a.v4.sin_family = AF_INET;
+        a.v4.sin_port = htons(9);
+        size = sizeof a.v4;
+    } else if (inet_pton(AF_INET6, address, &a.v6.sin6_addr) == 1) {
+        a.v6.sin6_family = AF_INET6;
+        a.v6.sin6_port = htons(9);
+        size = sizeof a.v6;
+    } else {
+        return EINVAL;
+    }
+    s = socket(a.any.sa_family, SOCK_DGRAM, 0); /* for microseconds */
+    if (s < 0)
+        return errno;
+    if (connect(s, &a.any, size) || getsockname(s, &a.any, &size) ||
+        !inet_ntop(a.any.sa_family,
+                   a.any.sa_family == AF_INET ? (void *)&a.v4.sin_addr
+                                              : (void *)&a.v6.sin6_addr,
+                   address, 64))
+        error = errno;
+    close(s);
+    return error;
 }
