@@ -57,7 +57,8 @@ class RegSettings(NamedTuple):
 class RegConfig(NamedTuple):
     """What a regc is made of, checked."""
 
-    aor: SipUri
+    aor: str
+    user: str  # of the AOR
     credentials: tuple[Proof, ...] | Source
     transport: Transport | None
     tls: TlsConfig | None
@@ -159,7 +160,8 @@ def check_config(
     if settings.contact_params or settings.contact_uri_params:
         _check_size(to.user, settings.contact_uri_params, settings.contact_params)
     return RegConfig(
-        to,
+        to.text,
+        to.user,
         check_credentials(credentials),
         cast("Transport | None", transport),
         cast("TlsConfig | None", tls),
@@ -229,8 +231,8 @@ def _check_transport(transport: object, tls: object, next_hop: SipUri) -> None:
         )
 
 
-def name_addr(uri: SipUri, display_name: str) -> str:
+def name_addr(uri: str, display_name: str) -> str:
     if not display_name:
-        return f"<{uri.text}>"
+        return f"<{uri}>"
     quoted = display_name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{quoted}" <{uri.text}>'
+    return f'"{quoted}" <{uri}>'

@@ -23,6 +23,7 @@ from .events import (
     RegistrationResult,
     RegStarted,
     RegState,
+    result_of_success,
 )
 from .message import Binding
 from .regc import RegistrationClient, result_of
@@ -174,7 +175,7 @@ class Account:
     @property
     def _last(self) -> RegistrationResult | None:
         last = self._best.last
-        return last.result() if last is not None and self.registered else None
+        return result_of_success(last) if last is not None and self.registered else None
 
     @property
     def binding(self) -> Binding | None:

@@ -284,35 +284,27 @@ class RegistrationResult:
         return self.response.bindings
 
 
+#: What an account keeps of its last success: code, expires, reason, response, source, algorithms.
+#: A plain tuple, at which the garbage collector looks only once.
+Success = tuple[int, int, bytes, bytes, bytes, int]
+
+
 def success(record: Record) -> Success:
     reason, raw, source, _ = record.text
-    shared = _ffi.shared
-    expires = max(0, record.value0)
-    return _make_success((record.code, expires, shared(reason), raw, shared(source), record.value1))
+    shared, expires = _ffi.shared, max(0, record.value0)
+    return record.code, expires, shared(reason), raw, shared(source), record.value1
 
 
-class Success(NamedTuple):
-    """What an account keeps of its last success: little, for there may be thousands."""
-
-    code: int
-    expires: int
-    reason: bytes
-    raw: bytes
-    source: bytes
-    algorithms: int
-
-    def result(self) -> RegistrationResult:
-        return RegistrationResult(
-            code=self.code,
-            reason=_ffi.text_of(self.reason),
-            expires=self.expires,
-            response=Response(self.raw, _ffi.text_of(self.source)),
-            algorithm=_ffi.ALGORITHMS[self.algorithms & 15],
-            offered=_ffi.algorithms_of(self.algorithms >> 8),
-        )
-
-
-_make_success = Success._make
+def result_of_success(last: Success) -> RegistrationResult:
+    code, expires, reason, raw, source, algorithms = last
+    return RegistrationResult(
+        code=code,
+        reason=_ffi.text_of(reason),
+        expires=expires,
+        response=Response(raw, _ffi.text_of(source)),
+        algorithm=_ffi.ALGORITHMS[algorithms & 15],
+        offered=_ffi.algorithms_of(algorithms >> 8),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,7 @@ class RegistrationClient:
 
     @property
     def aor(self) -> str:
-        return self._config.aor.text
+        return self._config.aor
 
     @property
     def registrar(self) -> str:
@@ -488,7 +488,7 @@ class RegistrationClient:
         strings = (
             settings.registrar.text,
             to,
-            to if by is None else name_addr(by, settings.display_name),
+            to if by is None else name_addr(by.text, settings.display_name),
             *contacts,
             *settings.route,
             *(text for header in settings.headers for text in header),
@@ -510,7 +510,7 @@ class RegistrationClient:
     def _own_contact(self, transport: Transport, here: str) -> str:
         settings = self._config.settings
         scheme = "sips" if settings.registrar.scheme == "sips" else "sip"
-        uri = f"{scheme}:{self._config.aor.user}@{here}"
+        uri = f"{scheme}:{self._config.user}@{here}"
         if transport.protocol != "udp":
             # sips: says TLS by itself; its transport is then the one below TLS (RFC 3261 §26.2.2).
             uri += ";transport=" + ("tcp" if scheme == "sips" else transport.protocol)
