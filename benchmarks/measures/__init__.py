@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is measured.  A measure takes a Bench and gives rows; ``MEASURES`` names them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from report import Row
+
+from .bench import Bench
+from .instructions import instructions
+from .latency import latency
+from .memory import memory
+from .registration import registration
+from .startup import startup
+
+__all__ = ["MEASURES", "Bench"]
+
+MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
+    "registration": registration,
+    "memory": memory,
+    "startup": startup,
+    "latency": latency,
+    "instructions": instructions,
+}
