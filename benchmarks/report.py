@@ -23,7 +23,9 @@ class Row:
 
     values: one for each repeat. anchor: the row it is compared with; the ratio is taken repeat by
     repeat, since repeats lie minutes apart and neighbours seconds. goal: the largest that is good,
-    of the ratio if *goal_is_ratio*, else of the value itself.
+    of the ratio if *goal_is_ratio*, else of the value itself. parameter: what a series of rows
+    varies, such as the window or the number of accounts. histogram: of all repeats together
+    (histogram.py), in the JSON only.
     """
 
     measure: str
@@ -35,6 +37,8 @@ class Row:
     goal: float | None = None
     goal_is_ratio: bool = False
     more_is_better: bool = False
+    parameter: float | None = None
+    histogram: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def median(self) -> float:
@@ -70,7 +74,10 @@ class Row:
             "ratio_max": max(ratios, default=None),
             "goal": self.goal,
             "goal_is_ratio": self.goal_is_ratio,
+            "more_is_better": self.more_is_better,
             "met": self.met,
+            "parameter": self.parameter,
+            "histogram": self.histogram,
             "command": self.command,
         }
 
