@@ -16,6 +16,7 @@ from typing import Any
 
 from registrar import PASSWORD
 from servers.process import free_port
+from wheels import BARESIP, PJSUA2, Wheel, python_with
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -79,6 +80,7 @@ def shown(command: list[str]) -> str:
 class Peer:
     name: str
     command: tuple[str, ...]
+    starts: tuple[str, ...] = ()  # the command that does what startup.py does, if it has one
 
     def arguments(self, registrar: str, **options: object) -> list[str]:
         known = {"registrar": registrar, **options}
@@ -136,12 +138,34 @@ class Sipp(Peer):
 def pjsip_py(api: str, dispatch: str) -> Peer:
     script = (sys.executable, str(HERE / "register.py"))
     name = f"pjsip_py {api}" + ("" if dispatch == "thread" else f", {dispatch}")
-    return Peer(name, (*script, "--api", api, "--dispatch", dispatch))
+    starts = (sys.executable, str(HERE / "startup.py")) if api == "account" else ()
+    return Peer(name, (*script, "--api", api, "--dispatch", dispatch), starts)
 
 
 def sipp() -> Peer | None:
     program = shutil.which("sipp")
     return Sipp("SIPp", (program,)) if program else None
+
+
+def pjsua2() -> Peer | None:
+    return _from_wheel("PJSUA2, 8 accounts", PJSUA2, "pjsua2_peer.py")
+
+
+def baresip() -> Peer | None:
+    return _from_wheel("baresip-python", BARESIP, "baresip_peer.py")
+
+
+def _from_wheel(name: str, wheel: Wheel, script: str) -> Peer | None:
+    python = python_with(wheel)
+    if python is None:
+        return None
+    command = (python, str(HERE / script))
+    return Peer(name, command, (*command, "--startup"))
+
+
+def others() -> list[Peer]:
+    """Whoever else is here: PJSUA2, baresip-python, SIPp."""
+    return [peer for peer in (pjsua2(), baresip(), sipp()) if peer]
 
 
 # --- The C program -------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Peers from PyPI, each in a virtual environment of its own under build/bench."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = ROOT / "build" / "bench" / "wheels"
+TIMEOUT = 600  # seconds, for pip
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A pinned version, and the CPythons that it has wheels for."""
+
+    requirement: str
+    oldest: tuple[int, int]
+    newest: tuple[int, int]
+
+    def pythons(self) -> list[str]:
+        """Interpreters it can run on: this one first, that the comparison be of like with like."""
+        found = [sys.executable] if self.oldest <= sys.version_info[:2] <= self.newest else []
+        for minor in range(self.newest[1], self.oldest[1] - 1, -1):
+            if path := shutil.which(f"python3.{minor}"):
+                found.append(path)
+        return found
+
+
+PJSUA2 = Wheel("pjsua2-python==2.15.1.post1", (3, 8), (3, 12))
+BARESIP = Wheel("baresip-python==0.5.2a3", (3, 11), (3, 14))
+
+
+@functools.cache
+def python_with(wheel: Wheel) -> str | None:
+    """The interpreter of an environment that holds *wheel*.
+
+    None when it can't be had; what to do about it is then said, once, on standard error.
+    """
+    folder = ENVIRONMENTS / wheel.requirement.replace("==", "-")
+    python = folder / "bin" / "python"
+    complete = folder / "complete"
+    if complete.is_file():
+        return str(python)
+    pythons = wheel.pythons()
+    if not pythons:
+        low, high = (".".join(map(str, version)) for version in (wheel.oldest, wheel.newest))
+        print(
+            f"{wheel.requirement} has wheels for CPython {low} to {high} only and none of them is "
+            f"here, so its rows are missing. Install one: apt-get install python{high} "
+            f"python{high}-venv",
+            file=sys.stderr,
+        )
+        return None
+    print(f"Installing {wheel.requirement}", file=sys.stderr)
+    make = [pythons[0], "-m", "venv", "--clear", str(folder)]
+    install = [str(python), "-m", "pip", "install", "--only-binary=:all:", wheel.requirement]
+    for command in (make, install):
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"not finished in {TIMEOUT} s"
+        else:
+            if done.returncode == 0:
+                continue
+            reason = (done.stderr.strip() or done.stdout.strip() or "no reason given")[-500:]
+        print(
+            f"{wheel.requirement} could not be installed, so its rows are missing: {reason}\n"
+            f"Try it yourself: {' '.join(make)} && {' '.join(install)}",
+            file=sys.stderr,
+        )
+        return None
+    complete.touch()
+    return str(python)
