@@ -6,7 +6,7 @@ As its documentation has it: one Runtime, a UserAgent for each, and ``await ua.r
 unregisters and begins anew), so ``--refreshes`` is left to its own timer, after 90 % of an interval
 that is made just long enough for the phases before.
 
-``--startup`` prints what startup.py prints instead.
+``--startup`` prints what startup.py prints instead, ``--rate`` what latency.py prints.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import_seconds = time.perf_counter() - before
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
+import contextlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
@@ -121,6 +122,32 @@ async def measure(options: argparse.Namespace) -> int:
     return 0 if ok == options.count else 1
 
 
+async def latency(options: argparse.Namespace) -> int:
+    """As in latency.py, of which it has one time: from ``register()`` to its outcome."""
+    runtime = await opened()
+    agents = [await make(runtime, options, number) for number in range(options.count)]
+    registered: list[float] = []
+
+    async def timed(agent: baresip.UserAgent) -> None:
+        started = time.monotonic()
+        await agent.register()
+        registered.append(time.monotonic() - started)
+
+    tasks: list[asyncio.Task[None]] = []
+    began = time.monotonic()
+    for number, agent in enumerate(agents):
+        ahead = began + number / options.rate - time.monotonic()
+        # At once, when that is past, yet the others must have their turn.
+        await asyncio.sleep(max(0, ahead))
+        tasks.append(asyncio.create_task(timed(agent)))
+    rate = options.count / (time.monotonic() - began)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    ok = len(registered)
+    await runtime.close()
+    print(json.dumps({"count": options.count, "ok": ok, "rate": rate, "registered": registered}))
+    return 0 if ok == options.count else 1
+
+
 async def startup(options: argparse.Namespace) -> int:
     opening = time.monotonic()
     runtime = await opened()
@@ -130,6 +157,8 @@ async def startup(options: argparse.Namespace) -> int:
     if options.silent:
         await asyncio.to_thread(input)  # the other side has the REGISTER
         registering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await registering
     else:
         outcomes: list[Any] = await registering
         for outcome in outcomes:
@@ -163,8 +192,10 @@ def main() -> int:
     parser.add_argument("--password", default="bulk-password")
     parser.add_argument("--startup", action="store_true")
     parser.add_argument("--silent", action="store_true", help="as in startup.py")
+    parser.add_argument("--rate", type=float, help="registrations a second, as in latency.py")
     options = parser.parse_args()
-    return asyncio.run(startup(options) if options.startup else measure(options))
+    run = startup if options.startup else latency if options.rate else measure
+    return asyncio.run(run(options))
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def sipp() -> Peer | None:
 
 
 def pjsua2() -> Peer | None:
-    return _from_wheel("PJSUA2, 8 accounts", PJSUA2, "pjsua2_peer.py")
+    return _from_wheel("PJSUA2", PJSUA2, "pjsua2_peer.py")
 
 
 def baresip() -> Peer | None:
