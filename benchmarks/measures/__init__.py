@@ -8,17 +8,24 @@ from collections.abc import Callable
 from report import Row
 
 from .bench import Bench
+from .growth import growth
 from .instructions import instructions
 from .latency import latency
 from .memory import memory
-from .registration import registration
+from .registration import refresh, registration, throughput
 from .startup import startup
+from .transports import connections, transports
 
 __all__ = ["MEASURES", "Bench"]
 
 MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
     "registration": registration,
+    "refresh": refresh,
+    "throughput": throughput,
+    "transports": transports,
     "memory": memory,
+    "growth": growth,
+    "connections": connections,
     "startup": startup,
     "latency": latency,
     "instructions": instructions,

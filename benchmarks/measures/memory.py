@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory."""
+"""Memory, idle and in flight."""
 
 from __future__ import annotations
 
-from peers import pjsip_py, shown
+import socket
+from dataclasses import replace
+
+from peers import pjsip_py
 from report import Row
 
-from .bench import Bench
+from .bench import Bench, idle_kb, rows
+
+IN_FLIGHT = 5000
 
 
 def memory(bench: Bench) -> list[Row]:
@@ -17,24 +22,31 @@ def memory(bench: Bench) -> list[Row]:
         pjsip_py("client", "thread"),
         pjsip_py("account", "thread"),
     ]
-    rows: list[Row] = []
+    made: list[Row] = []
+    few = bench.at(bench.registrar, 3)
     for count in (1000, 10_000):
         # T4 of 10 ms: what is in flight at once, and the heap it leaves behind, stays small.
-        options = {"count": count, "window": bench.window, "settle": 0.5, "t4_ms": 10}
-        few = Bench(bench.registrar, bench.c, min(bench.repeats, 3), count, bench.window)
-        reports = few.alternate(peers, **options)
-        anchor = None
-        for peer in peers:
-            row = Row(
-                f"memory per registration, {count} idle",
-                peer.name,
-                "kB",
-                [(r["trim"]["rss_kb"] - r["warm"]["rss_kb"]) / count for r in reports[peer.name]],
-                command=shown(peer.arguments(bench.registrar, **options)),
-                anchor=anchor,
-            )
-            if peer.name.startswith("pjsip_py") and count == 10_000:
-                row.goal = 6.0
-            anchor = anchor or row
-            rows.append(row)
-    return rows
+        runs = few.alternate(peers, count=count, window=bench.window, settle=0.5, t4_ms=10)
+        made += rows(
+            runs,
+            f"memory per registration, {count} idle",
+            "kB",
+            idle_kb,
+            goal=6.0 if count == 10_000 else None,
+            parameter=count,
+        )
+    # A registrar that is silent: they all wait for their first answer.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        few = bench.at(f"sip:127.0.0.1:{silent.getsockname()[1]}", 3)
+        runs = few.alternate(
+            [replace(peer, command=(*peer.command, "--in-flight")) for peer in peers],
+            count=IN_FLIGHT,
+        )
+    made += rows(
+        runs,
+        f"memory per registration, {IN_FLIGHT} in flight",
+        "kB",
+        lambda report: (report["flight"]["rss_kb"] - report["warm"]["rss_kb"]) / report["count"],
+    )
+    return made
