@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import run
+from wheels import BARESIP, PJSUA2, installed
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        if self.goal is None:
+        if self.goal is None or (self.goal_is_ratio and not self.ratios):
             return None
         reached = statistics.median(self.ratios) if self.goal_is_ratio else self.median
         return reached >= self.goal if self.more_is_better else reached <= self.goal
@@ -93,26 +94,25 @@ def spread(low: float, high: float) -> str:
     return f"{number(low)}..{number(high)}"
 
 
-def table(rows: list[Row]) -> str:
+HEADINGS = (
+    "measure",
+    "peer",
+    "median",
+    "min..max",
+    "unit",
+    "ratio",
+    "min..max",
+    "to",
+    "goal",
+    "met",
+)
+Figures = dict[str, Any]  # a row as JSON has it: Row.as_dict()
+
+
+def table(rows: list[Figures]) -> str:
     """GitHub's Markdown, aligned, so that it reads as plain text as well."""
-    lines = [["measure", "peer", "median", "min..max", "unit", "ratio", "min..max", "goal", "met"]]
-    for row in rows:
-        ratios = row.ratios
-        goal = "" if row.goal is None else ("≥ " if row.more_is_better else "≤ ") + f"{row.goal:g}"
-        lines.append(
-            [
-                row.measure,
-                row.peer,
-                number(row.median),
-                spread(min(row.values), max(row.values)),
-                row.unit,
-                f"{statistics.median(ratios):.2f} x" if ratios else "",
-                spread(min(ratios), max(ratios)) if ratios else "",
-                goal + (" x" if row.goal_is_ratio else ""),
-                {None: "", True: "yes", False: "no"}[row.met],
-            ]
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines = [HEADINGS, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -123,11 +123,35 @@ def table(rows: list[Row]) -> str:
     return "\n".join(texts)
 
 
-def commands(rows: list[Row]) -> str:
+def _cells(row: Figures) -> tuple[str, ...]:
+    related, goal = row["ratio"] is not None, row["goal"]
+    return (
+        row["measure"],
+        row["peer"],
+        number(row["median"]),
+        spread(row["min"], row["max"]),
+        row["unit"],
+        f"{row['ratio']:.2f} x" if related else "",
+        spread(row["ratio_min"], row["ratio_max"]) if related else "",
+        row["anchor"] if related else "",
+        goal_text(row) if goal is not None else "",
+        {None: "", True: "yes", False: "no"}[row["met"]],
+    )
+
+
+def goal_text(row: Figures) -> str:
+    sign = "≥" if row["more_is_better"] else "≤"
+    return f"{sign} {row['goal']:g}{' x' if row['goal_is_ratio'] else ''}"
+
+
+def commands(rows: list[Figures]) -> str:
     """The command behind each row; rows of one command stand together."""
     by_command: dict[str, list[str]] = {}
     for row in rows:
-        by_command.setdefault(row.command, []).append(f"{row.measure}, {row.peer}")
+        names = by_command.setdefault(row["command"], [])
+        name = f"{row['measure'].strip()}, {row['peer']}"
+        if name not in names:
+            names.append(name)
     return "\n".join(f"{'; '.join(names)}:\n    {command}" for command, names in by_command.items())
 
 
@@ -164,4 +188,6 @@ def machine() -> dict[str, str]:
         f"compiled by {build['compiler']}",
         "kamailio": _first_line(["kamailio", "-v"], r"kamailio (\S+)"),
         "sipp": _first_line(["sipp", "-v"], r"SIPp (v[\d.]+)"),
+        "pjsua2": installed(PJSUA2),
+        "baresip": installed(BARESIP),
     }

@@ -23,6 +23,14 @@ class Wheel:
     oldest: tuple[int, int]
     newest: tuple[int, int]
 
+    @property
+    def folder(self) -> Path:
+        return ENVIRONMENTS / self.requirement.replace("==", "-")
+
+    @property
+    def complete(self) -> bool:
+        return (self.folder / "complete").is_file()
+
     def pythons(self) -> list[str]:
         """Interpreters it can run on: this one first, that the comparison be of like with like."""
         found = [sys.executable] if self.oldest <= sys.version_info[:2] <= self.newest else []
@@ -42,10 +50,9 @@ def python_with(wheel: Wheel) -> str | None:
 
     None when it can't be had; what to do about it is then said, once, on standard error.
     """
-    folder = ENVIRONMENTS / wheel.requirement.replace("==", "-")
+    folder = wheel.folder
     python = folder / "bin" / "python"
-    complete = folder / "complete"
-    if complete.is_file():
+    if wheel.complete:
         return str(python)
     pythons = wheel.pythons()
     if not pythons:
@@ -81,5 +88,14 @@ def python_with(wheel: Wheel) -> str | None:
             file=sys.stderr,
         )
         return None
-    complete.touch()
+    (folder / "complete").touch()
     return str(python)
+
+
+def installed(wheel: Wheel) -> str:
+    """A fact about the machine: the version and the interpreter it runs in."""
+    if not wheel.complete:
+        return "not installed"
+    settings = (wheel.folder / "pyvenv.cfg").read_text()
+    version = next(line for line in settings.splitlines() if line.startswith("version"))
+    return f"{wheel.requirement.replace('==', ' ')}, CPython {version.partition('= ')[2]}"

@@ -95,6 +95,15 @@ def rows(
     return list(made.values())
 
 
+def beside(made: list[Row], anchor: str, goal: float | None = None) -> list[Row]:
+    """An account's row once more, with its ratio to another peer, if both are there."""
+    by_peer = {row.peer: row for row in made}
+    account, other = by_peer.get("pjsip_py account"), by_peer.get(anchor)
+    if account is None or other is None:
+        return []
+    return [replace(account, anchor=other, goal=goal, goal_is_ratio=goal is not None)]
+
+
 def cpu_us(report: Report, *phases: str, rounds: int = 1) -> float:
     """CPU, user and system, per registration (µs), or per refresh of so many *rounds*."""
     seconds = sum(report[p]["user"] + report[p]["system"] for p in phases if p in report)

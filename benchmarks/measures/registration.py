@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from peers import Peer, pjsip_py, sipp
+from itertools import chain
+
+from peers import Peer, baresip, others, pjsip_py, pjsua2
 from report import Row
 
-from .bench import OURS, Bench, cpu_us, per_second, rows
+from .bench import OURS, Bench, Runs, beside, cpu_us, per_second, rows
 
 # Timer K (T4, 5 s) must have run out, or the end of the transactions would cost nobody anything.
 SETTLE = 5.3
@@ -15,6 +17,15 @@ WINDOWS = (1, 10, 100, 1000)
 
 def _pjsip_py() -> list[Peer]:
     return [pjsip_py("client", "thread"), pjsip_py("account", "thread")]
+
+
+def _libraries() -> list[Peer]:
+    return [peer for peer in (pjsua2(), baresip()) if peer]
+
+
+def _with(runs: list[Runs], key: str) -> list[Runs]:
+    """Those whose reports have it: not each peer can do everything."""
+    return [run for run in runs if key in run.reports[0]]
 
 
 def registration(bench: Bench) -> list[Row]:
@@ -26,8 +37,7 @@ def registration(bench: Bench) -> list[Row]:
         pjsip_py("account", "manual"),
         pjsip_py("account", "asyncio"),
     ]
-    if found := sipp():
-        peers.append(found)
+    peers += others()
     runs = bench.alternate(peers, count=bench.count, window=bench.window, settle=SETTLE)
     made = rows(
         runs,
@@ -37,21 +47,23 @@ def registration(bench: Bench) -> list[Row]:
         goal=1.0,
         goal_is_ratio=True,
     )
+    others_too = [beside(made, name, 1.0) for name in ("SIPp", "PJSUA2", "baresip-python")]
+    made += chain.from_iterable(others_too)
     for phase in ("create", "register", "settle"):
-        having = [run for run in runs if phase in run.reports[0]]
+        having = _with(runs, phase)
         made += rows(having, f"  {phase}", "µs", lambda report, phase=phase: cpu_us(report, phase))  # type: ignore[misc]
     return made
 
 
 def throughput(bench: Bench) -> list[Row]:
     """Registrations per second, by the number that is in flight."""
-    peers = [bench.c["stock"], bench.c["ours"], *_pjsip_py()]
+    peers = [bench.c["stock"], bench.c["ours"], *_pjsip_py(), *_libraries()]
     made: list[Row] = []
     for window in WINDOWS:
         # What is in flight one at a time takes long enough.
         count = bench.count if window > 1 else max(500, bench.count // 4)
         runs = bench.alternate(peers, count=max(count, 2 * window), window=window)
-        made += rows(
+        at_window = rows(
             runs,
             f"registrations, window {window}",
             "1/s",
@@ -61,6 +73,9 @@ def throughput(bench: Bench) -> list[Row]:
             more_is_better=True,
             parameter=window,
         )
+        if window == 100:
+            at_window += beside(at_window, "baresip-python", goal=5.0)
+        made += at_window
     return made
 
 
@@ -68,9 +83,9 @@ def refresh(bench: Bench) -> list[Row]:
     """CPU of refreshes with the nonce of before: REGISTER, 200; by PJSIP's timer, by register().
 
     Beside the C program with our configuration: upstream's asks without credentials each time and
-    is challenged anew, and so takes two round trips.
+    is challenged anew, and so takes two round trips. As does PJSUA2; baresip-python has its timer.
     """
-    peers = [bench.c["stock"], bench.c["ours"], *_pjsip_py()]
+    peers = [bench.c["stock"], bench.c["ours"], *_pjsip_py(), *_libraries()]
     rounds = 2
     runs = bench.alternate(
         peers,
@@ -83,21 +98,23 @@ def refresh(bench: Bench) -> list[Row]:
         renewals=rounds,
     )
     made = rows(
-        runs,
+        _with(runs, "renew"),
         "CPU per refresh, timer",
         "µs",
         lambda report: cpu_us(report, "renew", "renew_settle", rounds=rounds),
         anchor=OURS,
     )
-    made += rows(
-        runs,
+    made += beside(made, "baresip-python")
+    by_hand = rows(
+        _with(runs, "refresh"),
         "CPU per refresh, register()",
         "µs",
         lambda report: cpu_us(report, "refresh", "refresh_settle", rounds=rounds),
         anchor=OURS,
     )
+    made += by_hand + beside(by_hand, "PJSUA2")
     made += rows(
-        runs,
+        _with(runs, "requests"),
         "REGISTERs per refresh",
         "",
         lambda report: (report["requests"] / report["count"] - 2) / (2 * rounds),
