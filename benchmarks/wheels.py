@@ -65,8 +65,10 @@ def python_with(wheel: Wheel) -> str | None:
         )
         return None
     print(f"Installing {wheel.requirement}", file=sys.stderr)
-    make = [pythons[0], "-m", "venv", "--clear", str(folder)]
-    install = [str(python), "-m", "pip", "install", "--only-binary=:all:", wheel.requirement]
+    # Our pip, told where to: a second one in there would take seconds to make.
+    make = [pythons[0], "-m", "venv", "--clear", "--without-pip", str(folder)]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    install = [*pip, "install", "--only-binary=:all:", wheel.requirement]
     for command in (make, install):
         try:
             done = subprocess.run(
