@@ -7,6 +7,7 @@ A row that is missing is not drawn; a picture without rows is none. Of equal fig
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +88,7 @@ def memory(rows: Rows) -> Picture | None:
         "memory",
         "Memory per registration",
         "Resident memory per registration of each peer, idle and in flight",
-        [_bars(rows, measure, measure.removeprefix(start)) for measure in wanted],
+        [_bars(rows, measure, _thousands(measure.removeprefix(start))) for measure in wanted],
     )
 
 
@@ -143,6 +144,10 @@ def _measures(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["measure"] for row in rows))
 
 
+def _thousands(text: str) -> str:
+    return re.sub(r"\d+", lambda found: f"{int(found[0]):,}", text)
+
+
 def _bars(rows: Rows, measure: str, title: str) -> Bars | None:
     bars: dict[str, tuple[float, float, float]] = {}
     unit, goal = "", None
@@ -196,6 +201,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     **dict.fromkeys(
@@ -221,7 +227,7 @@ def draw(picture: Picture, format: str = "svg") -> bytes:
     peers = list(dict.fromkeys(name for panel in names for name in panel))
     with matplotlib.rc_context(STYLE):
         bars = isinstance(picture.panels[0], Bars)
-        height = 0.9 + 0.3 * len(peers) if bars else 3.4
+        height = 1.0 + 0.3 * len(peers) if bars else 3.4
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(1, len(picture.panels), sharey=bars, squeeze=False)[0]
         for panel, axis in zip(picture.panels, axes, strict=True):
@@ -229,12 +235,12 @@ def draw(picture: Picture, format: str = "svg") -> bytes:
                 _draw_bars(panel, axis, peers)
             else:
                 _draw_lines(panel, axis, peers)
-        if not bars:
-            handles = {
-                text: line
-                for axis in axes
-                for line, text in zip(*axis.get_legend_handles_labels(), strict=True)
-            }
+        handles = {
+            text: handle
+            for axis in axes
+            for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        if handles:
             figure.legend(
                 handles.values(),
                 handles.keys(),
@@ -252,29 +258,35 @@ def draw(picture: Picture, format: str = "svg") -> bytes:
 def _draw_bars(panel: Bars, axis: Any, peers: list[str]) -> None:
     places = [peers.index(peer) for peer in panel.bars]
     medians = [median for median, _, _ in panel.bars.values()]
-    errors = [
-        [max(0.0, median - low) for median, low, _ in panel.bars.values()],
-        [max(0.0, high - median) for median, _, high in panel.bars.values()],
-    ]
+    lows = [max(0.0, median - low) for median, low, _ in panel.bars.values()]
+    highs = [max(0.0, high - median) for median, _, high in panel.bars.values()]
     axis.barh(
         places,
         medians,
         height=0.62,
         color=[colour(peer, peers) for peer in panel.bars],
-        xerr=errors,
+        xerr=[lows, highs],
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
     )
-    highest = max(high for _, _, high in panel.bars.values())
-    smallest = min(m for m in medians if m > 0) if any(m > 0 for m in medians) else 0
-    if smallest and highest / smallest > 50:
+    ends = {peer: high for peer, (_, _, high) in panel.bars.items()}
+    if panel.goal is not None:
+        # The goal is ours, nobody else's.
+        ours = [peer for peer in panel.bars if peer.startswith("pjsip_py")]
+        at = [peers.index(peer) for peer in ours]
+        bounds = [place - 0.42 for place in at], [place + 0.42 for place in at]
+        axis.vlines([panel.goal] * len(ours), *bounds, color=GOAL, linewidth=2.2, label="goal")
+        ends.update({peer: max(ends[peer], panel.goal) for peer in ours})
+    highest, smallest = max(ends.values()), min(medians)
+    if smallest > 0 and highest / smallest > 50:
         axis.set_xscale("log")
         axis.set_xlim(smallest / 3, highest * 6)
     else:
-        axis.set_xlim(0, max(highest, panel.goal or 0) * 1.28 or 1)
-    for place, median, over in zip(places, medians, errors[1], strict=True):
+        axis.set_xlim(0, highest * 1.28 or 1)
+    axis.xaxis.set_major_formatter(_plain)
+    for place, median, end in zip(places, medians, ends.values(), strict=True):
         axis.annotate(
             number(median),
-            (median + over, place),
+            (end, place),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -285,17 +297,10 @@ def _draw_bars(panel: Bars, axis: Any, peers: list[str]) -> None:
     axis.tick_params(axis="y", length=0)
     axis.grid(visible=False, axis="y")
     axis.set_title(f"{panel.title} ({panel.unit})" if panel.unit else panel.title)
-    if panel.goal is not None:
-        axis.axvline(panel.goal, color=GOAL, linestyle="--", linewidth=1.2)
-        axis.annotate(
-            "goal",
-            (panel.goal, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 3),
-            textcoords="offset points",
-            color=GOAL,
-            fontsize=8,
-        )
+
+
+def _plain(value: float, _: int) -> str:
+    return f"{value:,g}"
 
 
 def _draw_lines(panel: Lines, axis: Any, peers: list[str]) -> None:
@@ -328,7 +333,7 @@ def _draw_lines(panel: Lines, axis: Any, peers: list[str]) -> None:
         steps = [p for p in (0, 50, 90, 99, 99.9, 99.99, 99.999) if p <= steps[-2]]
     axis.set_xticks([place(x) for x in steps], [f"{x:,g}" for x in steps])
     axis.set_xticks([], minor=True)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axis.yaxis.set_major_formatter(_plain)
     axis.grid(visible=False, axis="x")
     if panel.goal is not None:
         axis.axhline(panel.goal, color=GOAL, linestyle="--", linewidth=1.2)
