@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from peers import Peer, baresip, others, pjsip_py, pjsua2
 from report import Row
 
@@ -47,8 +45,7 @@ def registration(bench: Bench) -> list[Row]:
         goal=1.0,
         goal_is_ratio=True,
     )
-    others_too = [beside(made, name, 1.0) for name in ("SIPp", "PJSUA2", "baresip-python")]
-    made += chain.from_iterable(others_too)
+    made += beside(made, "SIPp", goal=1.0) + beside(made, "PJSUA2") + beside(made, "baresip-python")
     for phase in ("create", "register", "settle"):
         having = _with(runs, phase)
         made += rows(having, f"  {phase}", "µs", lambda report, phase=phase: cpu_us(report, phase))  # type: ignore[misc]
