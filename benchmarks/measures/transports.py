@@ -25,8 +25,11 @@ def transports(bench: Bench) -> list[Row]:
     for protocol in ("udp", "tcp", "tls"):
         with registrar_over(protocol) as registrar:
             options: dict[str, object] = {
-                "count": bench.count, "window": bench.window, "refreshes": 1,
-                "settle": 0.5, "t4_ms": 100,
+                "count": bench.count,
+                "window": bench.window,
+                "refreshes": 1,
+                "settle": 0.5,
+                "t4_ms": 100,
             }
             if registrar.ca_file:
                 options["ca_file"] = registrar.ca_file
@@ -79,7 +82,10 @@ def connections(bench: Bench, count: int = 10_000) -> list[Row]:
     with registrar_over("tcp", addresses=ADDRESSES, connections=count + 500) as registrar:
         runs = bench.at(registrar.uri, 2).alternate(
             peers,
-            count=count, window=bench.window, settle=0.5, t4_ms=100,
+            count=count,
+            window=bench.window,
+            settle=0.5,
+            t4_ms=100,
             spread=ADDRESSES,
             refreshes=1,
         )
