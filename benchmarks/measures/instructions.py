@@ -15,7 +15,14 @@ from report import Row
 from .bench import OURS, STOCK, Bench
 
 FEW, MANY = 100, 600  # registrations
-ROUNDS = 3  # of refreshes of FEW registrations, against one
+ROUNDS = 2  # of refreshes of the few; by the timer after 5 s, as they were registered
+FEWEST = {"count": FEW, "expires": 10}
+# What is counted: the anchor, how often more than in a run of the fewest, and what makes it so.
+WORK = {
+    "registration": (STOCK, MANY - FEW, {**FEWEST, "count": MANY}),
+    "refresh, timer": (OURS, FEW * ROUNDS, {**FEWEST, "renewals": ROUNDS}),
+    "refresh, register()": (OURS, FEW * ROUNDS, {**FEWEST, "refreshes": ROUNDS}),
+}
 
 
 def instructions(bench: Bench) -> list[Row]:
@@ -24,7 +31,7 @@ def instructions(bench: Bench) -> list[Row]:
     if not valgrind:
         print("  valgrind is not installed: apt-get install valgrind", file=sys.stderr)
         return []
-    made: dict[tuple[str, str], Row] = {}
+    made: dict[str, dict[str, Row]] = {measure: {} for measure in WORK}
     for peer in (
         bench.c["stock"],
         bench.c["ours"],
@@ -32,35 +39,20 @@ def instructions(bench: Bench) -> list[Row]:
         pjsip_py("account", "thread"),
     ):
         print(f"  {peer.name}", file=sys.stderr)
-        for measure, anchor, work, less, more in (
-            ("registration", STOCK, MANY - FEW, {"count": FEW}, {"count": MANY}),
-            # After 5 s, as they were registered.
-            *(
-                (
-                    f"refresh, {by}",
-                    OURS,
-                    FEW * (ROUNDS - 1),
-                    {"count": FEW, "expires": 10, option: 1},
-                    {"count": FEW, "expires": 10, option: ROUNDS},
-                )
-                for by, option in (("timer", "renewals"), ("register()", "refreshes"))
-            ),
-        ):
-            name = f"user instructions per {measure}"
-            made[name, peer.name] = Row(
-                name,
+        fewest = _count(valgrind, bench, peer, FEWEST)
+        for measure, (_, times, options) in WORK.items():
+            more = _count(valgrind, bench, peer, options) - fewest
+            made[measure][peer.name] = Row(
+                f"user instructions per {measure}",
                 peer.name,
                 "1000",
-                [
-                    (_count(valgrind, bench, peer, more) - _count(valgrind, bench, peer, less))
-                    / work
-                    / 1e3
-                ],
-                command="valgrind --tool=callgrind " + shown(_command(bench, peer, more)),
-                anchor=made.get((name, anchor)) if peer.name != STOCK else None,
+                [more / times / 1000],
+                command="valgrind --tool=callgrind " + shown(_command(bench, peer, options)),
             )
-    # By measure, not by peer.
-    return sorted(made.values(), key=lambda row: row.measure)
+    for measure, (anchor, _, _) in WORK.items():
+        for name, row in made[measure].items():
+            row.anchor = made[measure][anchor] if name != anchor else None
+    return [row for rows in made.values() for row in rows.values()]
 
 
 def _command(bench: Bench, peer: Peer, options: dict[str, int]) -> list[str]:
