@@ -89,12 +89,12 @@ def make(options: argparse.Namespace, number: int, idle: list[Account]) -> Accou
     return account
 
 
-def handle(endpoint: pjsua2.Endpoint, until: Callable[[], bool]) -> None:
+def handle(endpoint: pjsua2.Endpoint, until: Callable[[], bool], wait_ms: int = 10) -> None:
     deadline = time.monotonic() + DEADLINE
     while not until():
         if time.monotonic() > deadline:
             raise TimeoutError("registrations did not end")
-        endpoint.libHandleEvents(10)
+        endpoint.libHandleEvents(wait_ms)
 
 
 def register(
@@ -120,7 +120,7 @@ def settle(endpoint: pjsua2.Endpoint, options: argparse.Namespace) -> None:
     """Let the transactions end, whatever T4 was asked for."""
     if options.settle:
         end = time.monotonic() + max(options.settle, T4)
-        handle(endpoint, lambda: time.monotonic() >= end)
+        handle(endpoint, lambda: time.monotonic() >= end, 500)  # asking often costs, too
 
 
 def measure(options: argparse.Namespace) -> int:

@@ -79,8 +79,9 @@ def measure(options: argparse.Namespace, rows: list[Row]) -> bool:
                 # A fresh one for each measure: nobody pays for what an earlier one left behind.
                 with Registrar(Path(folder)) as registrar:
                     bench = Bench(registrar.uri, c, options.repeats, options.count, options.window)
-                    for row in function(bench):
-                        rows.append(row)
+                    rows += function(bench)
+                if bench.interrupted.is_set():
+                    raise KeyboardInterrupt
             except (PeerError, ServerError) as error:
                 print(f"{name} failed: {error}", file=sys.stderr)
                 good = False

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +17,13 @@ import page
 import plots
 import pytest
 import wheels
+from hdrh.histogram import HdrHistogram
+from measures.bench import Bench
+from measures.bench import rows as measured
+from peers import Peer, run
+from registrar import Registrar
 from report import Row, commands, table
+from servers.process import MissingServer
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 pytestmark = pytest.mark.timeout(60)
@@ -120,7 +128,7 @@ def test_percentiles_and_the_histogram_itself() -> None:
     assert merged["count"] == 2000
     assert merged["percentiles"][0] == [0.0, 0.001]
     assert merged["percentiles"][-1] == [100.0, pytest.approx(1.0, rel=1e-3)]
-    decoded = histogram.HdrHistogram.decode(merged["hdrhistogram_us"])
+    decoded = HdrHistogram.decode(merged["hdrhistogram_us"])
     assert decoded.get_total_count() == 2000
 
 
@@ -243,6 +251,58 @@ def test_a_wheel_that_pip_cannot_install_is_said_with_the_command(
     told = capsys.readouterr().err
     assert "could not be installed, so its rows are missing" in told
     assert "install --only-binary=:all: pjsip-py-no-such-peer==1.0" in told
+
+
+@dataclass(frozen=True)
+class Scripted(Peer):
+    """One whose runs end as they are told."""
+
+    ends: tuple[float | BaseException, ...] = ()
+    runs: list[int] = field(default_factory=list, compare=False)
+
+    def register(self, registrar: str, **options: object) -> dict[str, Any]:
+        end = self.ends[len(self.runs)]
+        self.runs.append(1)
+        if isinstance(end, BaseException):
+            raise end
+        return {"count": 10, "ok": 10, "seconds": end}
+
+
+def seconds(bench: Bench, *peers: Peer) -> dict[str, list[float]]:
+    made = measured(bench.alternate(list(peers)), "m", "s", lambda report: report["seconds"])
+    return {row.peer: row.values for row in made}
+
+
+def test_ctrl_c_leaves_what_was_measured() -> None:
+    bench = Bench("sip:127.0.0.1:9", {}, repeats=2, count=10, window=1)
+    first = Scripted("first", ("first",), ends=(1.0, KeyboardInterrupt()))
+    second = Scripted("second", ("second",), ends=(2.0, 3.0))
+    assert seconds(bench, first, second) == {"first": [1.0], "second": [2.0, 3.0]}
+    with pytest.raises(KeyboardInterrupt):
+        bench.at("sip:127.0.0.1:10", 1).alternate([second])
+
+
+def test_latencies_of_a_real_run(tmp_path: Path) -> None:
+    try:
+        with Registrar(tmp_path) as registrar:
+            report = json.loads(
+                run(
+                    [
+                        *(sys.executable, str(BENCHMARKS / "latency.py")),
+                        *("--registrar", registrar.uri, "--count", "40", "--rate", "400"),
+                    ]
+                )
+            )
+    except MissingServer as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    assert report["ok"] == report["ok_again"] == 40
+    assert 0 < report["rate"] <= 420
+    for late, later in (("callback", "registered"), ("answer", "registered")):
+        pairs = zip(report[late], report[later], strict=True)
+        assert len(report[late]) == 40
+        assert all(-0.001 < short <= long for short, long in pairs)
 
 
 # --- The command ---------------------------------------------------------------------------------

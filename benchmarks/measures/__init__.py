@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from report import Row
 
@@ -18,7 +18,7 @@ from .transports import connections, transports
 
 __all__ = ["MEASURES", "Bench"]
 
-MEASURES: dict[str, Callable[[Bench], list[Row]]] = {
+MEASURES: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "registration": registration,
     "refresh": refresh,
     "throughput": throughput,

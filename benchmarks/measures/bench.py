@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +35,7 @@ class Bench:
     count: int
     window: int
     failed: list[str] = field(default_factory=list)  # peers that did not do their work
+    interrupted: threading.Event = field(default_factory=threading.Event)  # by Ctrl-C
 
     def alternate(self, peers: list[Peer], **options: object) -> list[Runs]:
         """Each peer once a repeat, in turn one way round and the other, so that a machine that
@@ -41,22 +43,35 @@ class Bench:
 
         A peer that fails is said to have, and left out of what comes back.
         """
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
         runs = [Runs(peer, shown(peer.arguments(self.registrar, **options))) for peer in peers]
-        for repeat in range(self.repeats):
-            for run in tuple(runs if repeat % 2 == 0 else reversed(runs)):
-                name = run.peer.name
-                print(f"  {name}, {repeat + 1} of {self.repeats}", file=sys.stderr)
-                try:
-                    report = run.peer.register(self.registrar, **options)
-                    if report["ok"] != report["count"]:
-                        raise PeerError(f"{name}: {report['ok']} of {report['count']} registered")
-                except PeerError as error:
-                    print(error, file=sys.stderr)
-                    self.failed.append(name)
-                    runs.remove(run)
-                else:
-                    run.reports.append(report)
+        try:
+            for repeat in range(self.repeats):
+                for run in tuple(runs if repeat % 2 == 0 else reversed(runs)):
+                    print(f"  {run.peer.name}, {repeat + 1} of {self.repeats}", file=sys.stderr)
+                    if not self._add_report(run, options):
+                        runs.remove(run)
+        except KeyboardInterrupt:
+            # What there is makes rows; whoever asks for more is told.
+            self.interrupted.set()
+            runs = [run for run in runs if run.reports]
+            if not runs:
+                raise
         return runs
+
+    def _add_report(self, run: Runs, options: dict[str, object]) -> bool:
+        name = run.peer.name
+        try:
+            report = run.peer.register(self.registrar, **options)
+            if report["ok"] != report["count"]:
+                raise PeerError(f"{name}: {report['ok']} of {report['count']} registered")
+        except PeerError as error:
+            print(error, file=sys.stderr)
+            self.failed.append(name)
+            return False
+        run.reports.append(report)
+        return True
 
     def at(self, registrar: str, repeats: int) -> Bench:
         """The same at another registrar, with at most so many repeats; failures are shared."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 
 from peers import baresip, pjsip_py
@@ -14,7 +15,7 @@ from .bench import Bench, idle_kb, rows
 IN_FLIGHT = 5000
 
 
-def memory(bench: Bench) -> list[Row]:
+def memory(bench: Bench) -> Iterator[Row]:
     """Resident memory per idle registration: registered, refresh timer set, nothing in flight."""
     peers = [
         bench.c["stock"],
@@ -22,7 +23,6 @@ def memory(bench: Bench) -> list[Row]:
         pjsip_py("client", "thread"),
         pjsip_py("account", "thread"),
     ]
-    made: list[Row] = []
     few = bench.at(bench.registrar, 3)
     for count in (1000, 10_000):
         # T4 of 10 ms: what is in flight at once, and the heap it leaves behind, stays small.
@@ -30,7 +30,7 @@ def memory(bench: Bench) -> list[Row]:
         if count <= 1000 and (other := baresip()):  # more it does not hold
             idle.append(other)
         runs = few.alternate(idle, count=count, window=bench.window, settle=0.5, t4_ms=10)
-        made += rows(
+        yield from rows(
             runs,
             f"memory per registration, {count} idle",
             "kB",
@@ -46,10 +46,9 @@ def memory(bench: Bench) -> list[Row]:
             [replace(peer, command=(*peer.command, "--in-flight")) for peer in peers],
             count=IN_FLIGHT,
         )
-    made += rows(
+    yield from rows(
         runs,
         f"memory per registration, {IN_FLIGHT} in flight",
         "kB",
         lambda report: (report["flight"]["rss_kb"] - report["warm"]["rss_kb"]) / report["count"],
     )
-    return made

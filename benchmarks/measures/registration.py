@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from peers import Peer, baresip, others, pjsip_py, pjsua2
 from report import Row
 
@@ -52,10 +54,9 @@ def registration(bench: Bench) -> list[Row]:
     return made
 
 
-def throughput(bench: Bench) -> list[Row]:
+def throughput(bench: Bench) -> Iterator[Row]:
     """Registrations per second, by the number that is in flight."""
     peers = [bench.c["stock"], bench.c["ours"], *_pjsip_py(), *_libraries()]
-    made: list[Row] = []
     for window in WINDOWS:
         # What is in flight one at a time takes long enough.
         count = bench.count if window > 1 else max(500, bench.count // 4)
@@ -72,8 +73,7 @@ def throughput(bench: Bench) -> list[Row]:
         )
         if window == 100:
             at_window += beside(at_window, "baresip-python", goal=5.0)
-        made += at_window
-    return made
+        yield from at_window
 
 
 def refresh(bench: Bench) -> list[Row]:

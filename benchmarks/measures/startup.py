@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from .bench import Bench
 Sample = dict[str, Any]  # what startup.py prints
 
 
-def startup(bench: Bench) -> list[Row]:
+def startup(bench: Bench) -> Iterator[Row]:
     """Import, open to the first REGISTER on the wire, close."""
     peers = [peer for peer in (pjsip_py("account", "thread"), pjsua2(), baresip()) if peer]
     registrar = ("--registrar", bench.registrar)
@@ -29,17 +29,15 @@ def startup(bench: Bench) -> list[Row]:
 
     silent = _in_turn(bench, peers, _first_register)
     nowhere = ("--silent", "--registrar", "sip:127.0.0.1:PORT")
-    rows = [
-        *_rows("import", "import", silent, nowhere, goal=10.0),
-        *_rows("open", "open", silent, nowhere),
-        *_rows("open to first REGISTER", "first", silent, nowhere, goal=10.0),
-        *_rows("close, nothing answered", "close", silent, nowhere),
-    ]
+    yield from _rows("import", "import", silent, nowhere, goal=10.0)
+    yield from _rows("open", "open", silent, nowhere)
+    yield from _rows("open to first REGISTER", "first", silent, nowhere, goal=10.0)
+    yield from _rows("close, nothing answered", "close", silent, nowhere)
     for count, goal in ((1, 50.0), (1000, None)):
         many = (*registrar, "--count", str(count))
         able = [peer for peer in peers if count <= 8 or peer.name != "PJSUA2"]
         closed = _in_turn(bench, able, partial(_sample, many))
-        rows += _rows(f"close, unregisters {count}", "close", closed, many, goal=goal)
+        yield from _rows(f"close, unregisters {count}", "close", closed, many, goal=goal)
 
     options = {"count": 1, "window": 1, "t4_ms": 10}
     stock = bench.c["stock"]
@@ -47,8 +45,7 @@ def startup(bench: Bench) -> list[Row]:
     command = shown(stock.arguments(bench.registrar, **options))
     for phase in ("open", "close"):
         values = [report[phase]["wall"] * 1e3 for report in reports]
-        rows.append(Row(phase, stock.name, "ms", values, command=command))
-    return rows
+        yield Row(phase, stock.name, "ms", values, command=command)
 
 
 def _repeats(bench: Bench) -> int:
