@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,17 +176,18 @@ def _processor() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def machine() -> dict[str, str]:
+def machine(load: Sequence[float] | None = None) -> dict[str, str]:
+    """Facts for who reads the figures. *load*: before measuring, if that is over."""
     code = "import json, pjsip_py; print(json.dumps(pjsip_py.build_info()))"
     build = json.loads(run([sys.executable, "-c", code]))
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
-        "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load": " ".join(f"{minutes:.2f}" for minutes in load or os.getloadavg()),
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
         "pjsip_py": f"{build['pjsip_py_version']}, PJSIP {build['pjsip_version']}, "
-        f"compiled by {build['compiler']}",
+        f"compiler {build['compiler']}",
         "kamailio": _first_line(["kamailio", "-v"], r"kamailio (\S+)"),
         "sipp": _first_line(["sipp", "-v"], r"SIPp (v[\d.]+)"),
         "pjsua2": installed(PJSUA2),
