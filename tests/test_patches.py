@@ -44,6 +44,8 @@ WHOLE |= {"tls-context-of-the-listener", "tls-reuse-is-outgoing"}
 WHOLE |= {"ha1-leaves-no-copy"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.
 WHOLE |= {"pools-wiped-by-the-word", "small-registration-pools"}
+# --only startup, --scale, --only connections.
+WHOLE |= {"ioqueue-keys-when-needed", "transactions-ended-in-batches", "port-chosen-by-connect"}
 
 
 @pytest.mark.parametrize("name", [name for name in IDS if name not in WHOLE])
