@@ -281,6 +281,11 @@ def arguments() -> argparse.Namespace:
         parser.error("--accounts takes 1 or more, --expires 2 or more, --minutes more than 0")
     if options.interval <= 0 or (options.ramp is not None and options.ramp <= 0):
         parser.error("--interval and --ramp take more than 0 seconds")
+    if options.json:
+        try:  # now, not when the work is done
+            options.json.open("a").close()
+        except OSError as error:
+            parser.error(f"--json: {error}")
     # What an account does by itself, and PJSIP with grants of few seconds.
     margin = min(32, max(5, options.expires // 5), options.expires - 5)
     options.margin = margin if options.expires > 5 else 1

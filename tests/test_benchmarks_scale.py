@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +68,7 @@ def test_no_account_is_lost(tmp_path: Path) -> None:
     assert found["ok"]
     assert found["registered"] == 20
     assert found["registers"] == 2 * 20 + found["refreshes"]
-    assert 20 <= found["refreshes"] <= 40  # 1.2 s, a refresh a second
+    assert found["refreshes"] >= 20  # 1.2 s, a refresh a second
     assert sum(found["late"]["counts"].values()) == found["refreshes"]
     assert found["lost"].keys() >= {"not registered at the end", "expired at the registrar"}
     assert set(found["lost"].values()) == {0}
@@ -85,11 +87,29 @@ def test_a_registrar_that_refuses_is_told(registrar: Registrar) -> None:
 
 def test_a_binding_that_ends_is_lost(registrar: Registrar) -> None:
     """Refreshes get no answer: the bindings of 2 s end, and the last ones come too late."""
-    small = ("--accounts", 2, "--expires", 2, "--minutes", 0.05, "--ramp", 0.1, "--interval", 0.5)
+    small = ("--accounts", 2, "--expires", 2, "--minutes", 0.04, "--ramp", 0.1, "--interval", 0.5)
     registrar.drop_next(times=None, match=lambda request: len(registrar.requests) > 4)
     done = run("scale", *small, "--registrar", registrar.uri(), "--close-timeout", 0.1)
     assert done.returncode == 1, done.stdout
     assert "not registered at the end 2" in done.stdout
+
+
+def test_an_interrupt_leaves_what_is_known(registrar: Registrar) -> None:
+    small = ("--accounts", "2", "--ramp", "0.1", "--interval", "0.2")
+    command = [sys.executable, "benchmarks/scale.py", *small, "--registrar", registrar.uri()]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " keep " in line and " 2 registered " in line:
+                break
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert re.search(r"^registered +2$", output, re.M)
+    assert re.search(r"^ended +interrupted$", output, re.M)
 
 
 def test_phases_of_a_run(registrar: Registrar) -> None:

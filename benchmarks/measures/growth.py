@@ -10,7 +10,7 @@ from report import Row
 
 from .bench import Bench, cpu_us, idle_kb, rows
 
-# The dearest one goal of the design: at the last at most so many times what it is at the first.
+# Where there are most, it is to cost at most so many times what it costs where there are few.
 GOAL = 1.15
 
 
