@@ -14,9 +14,9 @@
 
 /* Locks that are held for less time than it takes to sleep and be woken. */
 #ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
-#    define SPINNING_MUTEX PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+#define SPINNING_MUTEX PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
 #else
-#    define SPINNING_MUTEX PTHREAD_MUTEX_INITIALIZER
+#define SPINNING_MUTEX PTHREAD_MUTEX_INITIALIZER
 #endif
 
 /* ------------------------------------------------------------ handles */

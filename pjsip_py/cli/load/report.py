@@ -46,7 +46,7 @@ def page(result: Result) -> str:
         "Began": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(load.began_wall)),
         "Ran": f"{number(load.ran)} s, {load.ended}",
         "Held back": ", ".join(f"{k} {v:.0%}" for k, v in result.held_back.items()) or "never",
-        "This program": f"pjsip_py {pjsip.__version__}, PJSIP {_pjsip()}, "
+        "This program": f"pjsip_py {pjsip.__version__}, PJSIP {_pjsip_version()}, "
         f"Python {platform.python_version()}, {platform.machine()}",
     }
     return _PAGE.substitute(
@@ -72,7 +72,7 @@ def page(result: Result) -> str:
     )
 
 
-def _pjsip() -> str:
+def _pjsip_version() -> str:
     return str(pjsip.build_info()["pjsip_version"])
 
 
