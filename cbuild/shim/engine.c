@@ -23,7 +23,7 @@ engine pjpy;
 
 /* Timers that come close one after the other share one waking of the worker;
    one that comes alone is not late. */
-#define TIMER_GRAIN_NS 5000000
+#define TIMER_GRAIN_NS 20000000
 
 static struct {
     pthread_mutex_t lock;
