@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -559,3 +561,20 @@ def test_a_handler_that_ends_its_thread_is_no_end(registrar: Registrar) -> None:
         client.on_reg_state(leave)
         assert client.register().result(5).code == 200
         assert client.register().result(5).code == 200
+
+
+def test_retransmissions_are_counted() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(0)
+        registrar = f"sip:127.0.0.1:{silent.getsockname()[1]}"
+        with pjsip.Endpoint(t1=0.02, t2=0.04) as ep:
+            client = ep.registration(registrar, "sip:alice@example.com")
+            with pytest.raises(pjsip.RegistrationTimeout):
+                client.register(timeout=0.5).result(5)
+            counted = ep.stats()["retransmissions"]
+        received = 0
+        with contextlib.suppress(BlockingIOError):
+            while silent.recv(4096).startswith(b"REGISTER "):
+                received += 1
+    assert counted == received - 1 >= 2

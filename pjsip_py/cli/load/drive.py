@@ -139,6 +139,7 @@ class Load:
         self.held_back: defaultdict[str, float] = defaultdict(float)
         self.seconds: list[Second] = []
         self.cpu = 0.0
+        self.retransmissions = 0
         self._began = self._next_tick = 0.0
         self._tick_every = STORM_TICK if isinstance(plan.pace, Storm) else TICK
         self._watch = Stopwatch()
@@ -197,6 +198,7 @@ class Load:
         self.ran = self._now()
         self._tick(self.ran)
         self.cpu = time.process_time() - cpu
+        self.retransmissions = self.endpoint.stats()["retransmissions"]
         self.registered_at_end, self.unfinished = self.registered, self.in_flight
 
     def _now(self) -> float:

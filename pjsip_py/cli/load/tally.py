@@ -18,7 +18,6 @@ import pjsip_py as pjsip
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 LONGEST = 3600.0  # s
 MAX_FAILURES = 100  # different ones; a registrar may make up a new reason each time
-SLOW = 0.5  # s, SIP's timer T1: a request over UDP that takes as long has gone out again
 PAGE = os.sysconf("SC_PAGESIZE")
 
 
@@ -43,7 +42,6 @@ class Tally:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.ok = self.failed = self.timeouts = self.requests = 0
-        self.slow = 0  #: successes of which one request took T1 at least
         self.answered = 0  #: outcomes that are a response's
         self.failures: Counter[Failure] = Counter()
         self.histogram = HdrHistogram(1, int(LONGEST * 1e6), 3)  # µs
@@ -54,8 +52,6 @@ class Tally:
         self.requests += event.requests
         if took is not None:
             self._took.append(took)
-            if took >= SLOW * event.requests:
-                self.slow += 1
 
     def fail(self, event: pjsip.RegState) -> None:
         self.failed += 1

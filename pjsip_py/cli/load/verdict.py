@@ -186,7 +186,7 @@ class Result:
             "timeouts": self.timeouts,
             "unfinished": load.unfinished,
             "requests": sum(t.requests for t in self.tallies.values()),
-            "slow": sum(t.slow for t in self.tallies.values()),
+            "retransmissions": load.retransmissions,
             "failures": [
                 failure._asdict() | {"count": count}
                 for failure, count in self.failures.most_common()

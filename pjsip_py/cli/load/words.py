@@ -46,8 +46,8 @@ def describe(result: Result) -> list[tuple[str, str]]:
         ("time-outs", str(result.timeouts)),
         ("in flight", f"{load.most_in_flight} at most, of {plan.window}"),
     ]
-    if slow := sum(tally.slow for tally in result.tallies.values()):
-        rows.append(("slow", f"{slow} took 0.5 s for a request, after which UDP repeats it"))
+    if load.retransmissions:
+        rows.append(("sent again", f"{load.retransmissions} requests that UDP may have lost"))
     per = f", {load.cpu / result.outcomes * 1e6:.0f} µs an outcome" if result.outcomes else ""
     rows.append(
         (
