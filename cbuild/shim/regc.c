@@ -338,7 +338,7 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
         forget_tsx(c);
         pj_grp_lock_add_ref(tsx->grp_lock);
         c->tsx = tsx;
-    } else if (tsx) {
+    } else { /* PJSIP names the transaction the first time only */
         pjpy.retransmissions++;
     }
     c->transport = tdata->tp_info.transport;
