@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,14 +43,10 @@ class Receiver(Protocol):
     def _orphan(self) -> None: ...
 
 
-def _greenlets_wait() -> Callable[[int, float], object] | None:
-    """Where gevent has made greenlets of threads: a wait that lets the others run."""
+def _threads_are_greenlets() -> bool:
+    """Whether gevent has made them so."""
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
-        return None
-    import select  # gevent's
-
-    return lambda descriptor, seconds: select.select([descriptor], [], [], seconds)
+    return monkey is not None and monkey.is_module_patched("threading")
 
 
 class Engine:
@@ -67,6 +64,7 @@ class Engine:
         self._delivering = threading.RLock()
         self._delivering_thread: int | None = None
         self._thread: threading.Thread | None = None
+        self._in_greenlet = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: int | None = None
         #: What a handler raised that is no Exception (Ctrl-C, sys.exit): raised by dispatch().
@@ -78,7 +76,11 @@ class Engine:
     # -- driving ----------------------------------------------------------------------------------
 
     def drive_by_thread(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="pjsip_py-events", daemon=True)
+        run = self._run
+        if _threads_are_greenlets():
+            self._in_greenlet = True
+            run = partial(self._run_greenlet, _ffi.event_fd())
+        self._thread = threading.Thread(target=run, name="pjsip_py-events", daemon=True)
         self._thread.start()
 
     def drive_by_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,14 +89,31 @@ class Engine:
         loop.add_reader(_ffi.event_fd(), self._on_readable)
 
     def _run(self) -> None:
-        readable = _greenlets_wait()
         while not self.stopping:
             try:
-                if readable is not None:
-                    readable(_ffi.event_fd(), SLICE)  # interrupt() is not seen there
                 # No timeout would be as good; this bounds a lost wake-up, which must not be.
-                self.dispatch(60.0 if readable is None else 0.0)
+                self.dispatch(60.0)
             except BaseException:  # nobody is above this thread, and it must not end
+                _own_log.exception("delivering an event failed; the next ones follow")
+
+    def _run_greenlet(self, descriptor: int) -> None:
+        """:meth:`_run` as a greenlet: the others run while it waits."""
+        from gevent import GreenletExit, get_hub
+        from gevent.socket import wait_read
+
+        while not self.stopping:
+            try:
+                with suppress(TimeoutError):
+                    wait_read(descriptor, SLICE)  # interrupt() is not seen there
+                while _ffi.forked():  # a thread would be no more
+                    get_hub().switch()
+                self.dispatch(0.0)
+            except GreenletExit:
+                return
+            except (KeyboardInterrupt, SystemExit) as error:  # the main greenlet's
+                self._delivering = threading.RLock()  # gevent's may be left locked by a signal
+                get_hub().handle_system_error(type(error), error)
+            except BaseException:
                 _own_log.exception("delivering an event failed; the next ones follow")
 
     def _on_readable(self) -> None:
@@ -109,6 +128,10 @@ class Engine:
 
     def on_event_thread(self) -> bool:
         return threading.current_thread() is self._thread
+
+    def passes_interrupts(self) -> bool:
+        """Whether somebody above :meth:`dispatch` should have Ctrl-C and ``sys.exit()``."""
+        return self._in_greenlet or not self.on_event_thread()
 
     def is_delivering_here(self) -> bool:
         """Whether this thread is the one through which events come."""

@@ -801,7 +801,7 @@ class Endpoint:
         except BaseException as error:
             self._failed(handler, event, error)
             engine = self._engine
-            if engine is not None and not engine.on_event_thread():
+            if engine is not None and engine.passes_interrupts():
                 engine.interrupt = error  # once this batch is delivered
 
     def _start_task(
