@@ -19,6 +19,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -31,6 +32,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 import gevent
+from gevent import monkey
 from gevent.event import AsyncResult
 from gevent.pool import Group
 from locust.argument_parser import LocustArgumentParser
@@ -39,9 +41,9 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from ._operation import Operation
 from .auth import Credentials
+from .endpoint import Endpoint
 from .errors import ClosedError, ConfigError, PjsipError
 from .events import RegistrationResult, RegStarted, RegState
-from .gevent import GeventEndpoint, result
 from .regc import RegistrationClient
 from .tls import TlsConfig
 from .transport import Transport
@@ -148,11 +150,15 @@ class SipUser(locust.User):
         outcomes: list[_Outcome | None] = []
         operation.add_done_callback(lambda _: outcomes.append(line.take()))
         try:
-            return result(operation)
+            return operation.result()
         except ClosedError:  # the test is over
             raise gevent.GreenletExit from None
         except PjsipError:
             return None
+        except BaseException:  # the user is stopped
+            operation.add_done_callback(_no_matter)
+            operation.cancel()
+            raise
         finally:
             for outcome in filter(None, outcomes):
                 self._count(name, *outcome)
@@ -174,6 +180,11 @@ class SipUser(locust.User):
         greenlet = super().start(group)
         greenlet.link(lambda _: self._stack.leave(self._line))
         return greenlet
+
+
+def _no_matter(operation: Operation[Any]) -> None:
+    with suppress(CancelledError):
+        operation.exception()  # else it would be logged that nobody asked
 
 
 def tidy(error: E) -> E:
@@ -235,7 +246,7 @@ class _Stack:
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.endpoint: GeventEndpoint | None = None
+        self.endpoint: Endpoint | None = None
         self.failed = False
         self._lines: dict[RegistrationClient, _Line] = {}
         self._leaving = Group()
@@ -268,6 +279,8 @@ class _Stack:
         if self.endpoint is not None or self.failed:
             return
         try:
+            if not monkey.is_module_patched("threading"):
+                raise ConfigError("gevent has not patched threads: unset LOCUST_SKIP_MONKEY_PATCH")
             self._tls = self._tls_option()
             self._password = read_password(self._option("password_file"))
             path = self._option("users_file")
@@ -275,7 +288,7 @@ class _Stack:
             options: dict[str, Any] = {"log_level": 1}
             for cls in self.environment.user_classes:
                 options |= getattr(cls, "endpoint_options", {})
-            self.endpoint = GeventEndpoint(**options).open()
+            self.endpoint = Endpoint(**options).open()
         except PjsipError as error:
             self.fail(error)
         else:
@@ -387,7 +400,7 @@ class _Stack:
         try:
             if line.bound or line.sent is not None:
                 timeout = min(line.user.timeout or GOODBYE, GOODBYE)
-                result(line.client.unregister(timeout=timeout))
+                line.client.unregister(timeout=timeout).result()
         except PjsipError as error:
             self._left_behind[repr(tidy(error))] += 1
         finally:

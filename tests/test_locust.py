@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Locust's own processes drive registrations; and endpoints in gevent programs.
+"""Locust's own processes drive registrations.
 
-gevent patches the process that it is imported in: all of it happens in processes of its own.
+It patches the process that it is imported in: all of it happens in processes of its own.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -14,16 +13,13 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import ROOT, run_program
+from programs import EXIT_NOISE, ROOT, run_patched
 from servers.kamailio import BULK_PASSWORD, Kamailio
 from servers.process import free_port, kill_group, tail, wait_until
 
@@ -40,18 +36,6 @@ if importlib.util.find_spec("locust") is None:
     if os.environ.get("CI") == "true" and sys.version_info < (3, 15):
         pytest.fail(REASON, pytrace=False)
     pytest.skip(REASON, allow_module_level=True)
-
-
-# What gevent says at the exit of any program, on Python 3.10.
-EXIT_NOISE = re.compile(
-    r"Exception ignored in: <function _removeHandlerRef.*?greenlet is being finalized\n", re.S
-)
-
-
-def checked(source: str) -> str:
-    """What the program printed, if it went well and without a word on standard error."""
-    finished = run_program(source)
-    return replace(finished, err=EXIT_NOISE.sub("", finished.err)).check()
 
 
 class Locust:
@@ -123,11 +107,6 @@ def tcp_port() -> int:
     return free_port([("127.0.0.1", "tcp")])
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def bound(registrar: Registrar) -> list[str]:
     return [aor for aor in registrar.aors if registrar.bindings(aor)]
 
@@ -141,88 +120,68 @@ def locustfile(folder: Path, body: str) -> Path:
     return path
 
 
+def beside(folder: Path, body: str) -> Path:
+    """A second locustfile, without users."""
+    path = folder / "beside.py"
+    path.write_text(f"import locust.runners\n{body}\n")
+    return path
+
+
 # -- master and workers ---------------------------------------------------------------------------
 
 
 def test_one_master_and_two_workers(
-    kamailio: Kamailio, tmp_path: Path, swarm: Callable[..., Locust]
-) -> None:
-    """Against Kamailio, with the statistics page that Locust serves and the report it writes."""
-    port, web = tcp_port(), tcp_port()
-    master = swarm(
-        *("-f", EXAMPLE, "--master", "--master-bind-host=127.0.0.1", f"--master-bind-port={port}"),
-        *("--host", kamailio.uri("udp"), "--sip-users", "sip:bulk{n}@example.com"),
-        *(f"--sip-first={FIRST}", "--expect-workers=2", "-u", 10, "-r", 100, "-t", 3),
-        *("--autostart", "--autoquit=2", "--web-host=127.0.0.1", f"--web-port={web}"),
-        *("--html=report.html", "--csv=run"),
-    )
-    workers = [
-        swarm(
-            *("-f", EXAMPLE, "--worker", "--master-host=127.0.0.1", f"--master-port={port}"),
-            password=BULK_PASSWORD,
-        )
-        for _ in range(2)
-    ]
-
-    page: dict[str, Any] = {}
-    counted: dict[str, int] = {}
-
-    def registered() -> bool:
-        """All ten, says the page: workers report every three seconds."""
-        try:
-            address = f"http://127.0.0.1:{web}/stats/requests"
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                page.update(json.load(answer))
-        except urllib.error.URLError:
-            assert master.process.poll() is None, master.output
-            return False
-        counted.update({row["name"]: row["num_requests"] for row in page["stats"]})
-        return counted.get("register", 0) >= 10
-
-    wait_until(registered, DEADLINE, "ten registrations", interval=0.1)
-    assert len(page["workers"]) == 2
-    assert page["fail_ratio"] == 0
-    assert page["errors"] == []
-
-    master.finish(0)
-    for worker in workers:
-        worker.finish(0)
-    rows = {row["Name"]: row for row in table(tmp_path / "run_stats.csv")}
-    assert rows["register"]["Type"] == "REGISTER"
-    assert int(rows["Aggregated"]["Request Count"]) >= 10
-    assert int(rows["Aggregated"]["Failure Count"]) == 0
-    assert float(rows["register"]["Min Response Time"]) > 0
-    assert table(tmp_path / "run_failures.csv") == []
-    report = (tmp_path / "report.html").read_text("utf-8")
-    assert set(re.findall(r'"num_failures": (\d+)', report)) == {"0"}
-
-
-def test_workers_share_no_user_and_failures_are_counted(
     registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust]
 ) -> None:
-    """As many users as the file has, in two processes that Locust forks, two of them refused."""
+    """As many users as the file has, two of them refused; Locust's page, report and exit codes."""
     users = tmp_path / "users.csv"
     refused = {"sip:user2@example.com", "sip:user5@example.com"}
     lines = [f"sip:user{n}@example.com,user{n},{PASSWORD}" for n in range(1, 7)]
     users.write_text("\n".join(["aor, username, password", *lines]))
     for aor in refused:
         registrar.answer_next(403, aor=aor, times=None)
-    port = tcp_port()
-    run = swarm(
-        *("-f", EXAMPLE, "--processes=2", "--headless", "-u", 6, "-r", 100, "-t", 4),
-        *("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}"),
-        *("--host", registrar.uri(), "--sip-users-file", users, "--csv=run", "--json-file=run"),
+    files = f"{EXAMPLE},{beside(tmp_path, 'locust.runners.WORKER_REPORT_INTERVAL = 0.1')}"
+    port, web = tcp_port(), tcp_port()
+    master = swarm(
+        *("-f", files, "--master", "--master-bind-host=127.0.0.1", f"--master-bind-port={port}"),
+        *("--host", registrar.uri(), "--sip-users-file", users, "--expect-workers=2"),
+        *("-u", 6, "-r", 100, "--autostart", "--web-host=127.0.0.1", f"--web-port={web}"),
     )
-    run.finish(1)
+    workers = [
+        swarm("-f", files, "--worker", "--master-host=127.0.0.1", f"--master-port={port}")
+        for _ in range(2)
+    ]
 
-    [row] = {
-        row["Error"] for row in table(tmp_path / "run_failures.csv") if row["Name"] == "register"
-    }
-    assert row == "ForbiddenError(403, 'Forbidden')"
-    failed = {
-        row["name"]: row["num_failures"] for row in json.loads((tmp_path / "run.json").read_text())
-    }
-    assert failed["register"] >= 2
+    def fetch(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{web}/{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    page: dict[str, Any] = {}
+
+    def registered() -> bool:
+        """All six have tried, says the page."""
+        try:
+            page.update(json.loads(fetch("stats/requests")))
+        except OSError:
+            assert master.process.poll() is None, master.output
+            return False
+        counted = {row["name"]: row["num_requests"] for row in page["stats"]}
+        return bool(counted.get("register", 0) >= 6)
+
+    wait_until(registered, DEADLINE, "six registrations", interval=0.1)
+    assert len(page["workers"]) == 2
+    assert 0 < page["fail_ratio"] < 1
+    assert {row["error"] for row in page["errors"]} == {"ForbiddenError(403, 'Forbidden')"}
+
+    assert "ForbiddenError" in fetch("stats/report")
+
+    master.process.send_signal(signal.SIGTERM)
+    output = master.finish(1)
+    assert re.search(r"REGISTER +register +\d+ +[2-9]\d*\(", output)
+    assert re.search(r"\d+ +REGISTER register: ForbiddenError\(403, 'Forbidden'\)", output)
+    for worker in workers:
+        worker.finish(0)
 
     at: dict[str, set[tuple[str, int]]] = {}
     for request in registrar.requests:
@@ -233,28 +192,11 @@ def test_workers_share_no_user_and_failures_are_counted(
     assert bound(registrar) == []
 
 
-def test_a_worker_that_cannot_ends_the_test(
-    registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust]
-) -> None:
-    users = tmp_path / "users.csv"
-    users.write_text("aor\nsip:user1@example.com\nsip:user2@example.com\n")
-    port = tcp_port()
-    run = swarm(
-        *("-f", EXAMPLE, "--processes=1", "--headless", "-u", 3, "-r", 100, "-t", 30),
-        *("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}"),
-        *("--host", registrar.uri(), "--sip-users-file", users),
-        password=PASSWORD,
-    )
-    assert "has 2 users and the test takes more" in run.finish(2)
-    assert bound(registrar) == []
-
-
 # -- alone ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_unregisters_and_reports(
-    registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust], number: signal.Signals
+    registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust]
 ) -> None:
     program = locustfile(
         tmp_path,
@@ -268,19 +210,23 @@ class Phone(SipUser):
         Path(self.client.aor.removeprefix("sip:")).touch()
 """,
     )
-    run = swarm(
-        *("-f", program, "--headless", "-u", 3, "-r", 100, "--host", registrar.uri()),
-        *("--sip-users", "sip:user{n}@example.com", "--sip-first", 4),
-        password=PASSWORD,
-    )
-    wait_until(lambda: len(list(tmp_path.glob("user*"))) == 3, DEADLINE, "three registrations")
-    assert len(bound(registrar)) == 3
-    run.process.send_signal(number)
-    output = run.finish(0)
-    assert re.search(r"REGISTER +register +3 +0\(0.00%\)", output)
+    runs = {
+        number: swarm(
+            *("-f", program, "--headless", "-u", 3, "-r", 100, "--host", registrar.uri()),
+            *("--sip-users", "sip:user{n}@example.com", "--sip-first", first),
+            password=PASSWORD,
+        )
+        for number, first in ((signal.SIGINT, 4), (signal.SIGTERM, 7))
+    }
+    wait_until(lambda: len(list(tmp_path.glob("user*"))) == 6, DEADLINE, "six registrations")
+    assert len(bound(registrar)) == 6
+    for number, run in runs.items():
+        run.process.send_signal(number)
+        output = run.finish(0)
+        assert re.search(r"REGISTER +register +3 +0\(0.00%\)", output)
     assert bound(registrar) == []
     users = {request.aor for request in registrar.requests}
-    assert users == {f"sip:user{n}@example.com" for n in (4, 5, 6)}
+    assert users == {f"sip:user{n}@example.com" for n in range(4, 10)}
 
 
 def test_a_registrar_that_is_not_there(swarm: Callable[..., Locust], tmp_path: Path) -> None:
@@ -308,21 +254,29 @@ class Phone(SipUser):
     assert str(port) not in output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["--sip-users", "sip:alice@example.com"], "all users would be the same: write {n}"),
-        ([], "no registrar: give --host"),
-        (["--host", "sip:127.0.0.1", "--sip-sources", "192.0.2.1"], "Cannot assign requested"),
-        (["--host", "sip:127.0.0.1", "--sip-users-file", "users.csv"], "users.csv:3: AOR"),
-    ],
-)
 def test_what_cannot_be_done_is_said(
-    arguments: list[str], text: str, tmp_path: Path, swarm: Callable[..., Locust]
+    registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust]
 ) -> None:
-    (tmp_path / "users.csv").write_text(f"aor,password\nsip:a@b.example,{PASSWORD}\nb,{PASSWORD}\n")
-    run = swarm("-f", EXAMPLE, "--headless", "-u", 2, "-r", 100, "-t", 30, *arguments)
-    assert run.finish(2).count(text) == 1
+    """Alone, and by a worker that Locust has forked, which ends the test of all."""
+    (tmp_path / "users.csv").write_text("aor\nsip:user1@example.com\nsip:user2@example.com\n")
+    port = tcp_port()
+
+    def start(*arguments: object) -> Locust:
+        common = ("-f", EXAMPLE, "--headless", "-r", 100, "-t", 30)
+        return swarm(*common, *arguments, password=PASSWORD)
+
+    forked = start(
+        *("--processes=1", "-u", 3, "--host", registrar.uri(), "--sip-users-file", "users.csv"),
+        *("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}"),
+    )
+    nowhere = start("-u", 2)
+    elsewhere = start("-u", 2, "--host", "sip:127.0.0.1", "--sip-sources", "192.0.2.1")
+    assert nowhere.finish(2).count("no registrar: give --host") == 1
+    assert elsewhere.finish(2).count("Cannot assign requested") == 1
+    said = forked.finish(2).count("has 2 users and the test takes more")
+    assert said == 2  # by the worker and by the master
+    assert "sip:user1@example.com" in {request.aor for request in registrar.requests}
+    assert bound(registrar) == []
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
@@ -330,11 +284,12 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         ("none", "aor,username\n"),
         ("other", "sip:a@example.com,a\n"),
         ("long", "aor\nsip:a@example.com,a\n"),
+        ("bad", "aor\nsip:a@example.com\nb\n"),
         ("good", "\ufeffaor, username\nsip:a@example.com, a\n\nsip:b@example.com\n"),
     ):
         (tmp_path / f"{name}.csv").write_text(text, "utf-8")
     (tmp_path / "latin").write_bytes(b"\xe4")
-    checked(
+    run_patched(
         f"""
         import argparse, os
         from pjsip_py import locust, ConfigError
@@ -350,6 +305,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         for pattern in ("sip:{{user}}{{n}}@a.example", "sip:{{n@a.example", "sip:{{n.x}}@a.example",
                         "sip:{{}}@a.example", "sip:{{n[0]}}@a.example", "sip:{{n:q}}@a.example"):
             assert "in braces" in refused(locust._pattern, pattern), pattern
+        assert "would be the same" in refused(locust._pattern, "sip:alice@a.example")
         assert "must begin with sip" in refused(locust._pattern, "user{{n}}@a.example")
         assert locust._pattern("sip:{{n:05}}@{{host}}")
         for number in ("0", "-1", "x", "1.5", "\u0661"):
@@ -360,6 +316,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         assert "UTF-8" in refused(locust.read_users, "latin", None)
         assert "none.csv: no user" in refused(locust.read_users, "none.csv", None)
         assert "name the columns" in refused(locust.read_users, "other.csv", None)
+        assert "bad.csv:3: AOR" in refused(locust.read_users, "bad.csv", None)
         assert "long.csv:2: more fields" in refused(locust.read_users, "long.csv", None)
         first, second = locust.read_users("good.csv", {PASSWORD!r})
         assert first.credentials.username == "a" and second.credentials.username == "b"
@@ -370,7 +327,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
 
 def test_a_test_starts_shrinks_grows_and_starts_again(registrar: Registrar) -> None:
     """Locust as a library; the lowest numbers are dealt out first, and again."""
-    checked(
+    run_patched(
         f"""
         import locust, gevent
         from locust.env import Environment
@@ -479,7 +436,7 @@ def told(request_type, name, response, exception, context, response_length, star
 """,
     )
     (tmp_path / "secret").write_text(PASSWORD)
-    run = swarm("-f", program, "--headless", "-u", 3, "-r", 100, "--csv=run")
+    run = swarm("-f", program, "--headless", "-u", 3, "-r", 100)
     wait_until((tmp_path / "refreshed").exists, DEADLINE, "two refreshes")
     run.process.send_signal(signal.SIGINT)
     run.finish(0)
@@ -491,26 +448,28 @@ def told(request_type, name, response, exception, context, response_length, star
 
 
 def test_the_pages_locustfile(
-    registrar: Registrar, tmp_path: Path, swarm: Callable[..., Locust]
+    kamailio: Kamailio, tmp_path: Path, swarm: Callable[..., Locust]
 ) -> None:
     [program] = re.findall(r"^```python locust\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
     (tmp_path / "phones.py").write_text(program)
+    listener = """
+from itertools import count
+from pathlib import Path
+number = count()
+@locust.events.request.add_listener
+def told(name, **_):
+    Path(f"{name}{next(number)}").touch()
+"""
     run = swarm(
-        *("-f", "phones.py", "--headless", "-u", 2, "-r", 10, "-t", 2, "--csv=run"),
-        *("--host", registrar.uri(), "--sip-users", "sip:user{n}@example.com"),
-        password=PASSWORD,
+        *("-f", f"phones.py,{beside(tmp_path, listener)}", "--headless"),
+        *("--host", kamailio.uri("udp"), "--sip-users", "sip:bulk{n}@example.com"),
+        *(f"--sip-first={FIRST}", "-u", 2, "-r", 10),
+        password=BULK_PASSWORD,
     )
-    run.finish(0)
-    assert [row["Name"] for row in table(tmp_path / "run_stats.csv")][-1] == "Aggregated"
-    assert len(registrar.requests) >= 4
-    assert bound(registrar) == []
-
-
-def test_the_pages_gevent_program() -> None:
-    [program] = re.findall(r"^```python gevent\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
-    with Registrar(users={"alice": "secret"}) as registrar:
-        program = program.replace("sip:127.0.0.1:5060", registrar.uri())
-        assert checked(program) == "200\n"
+    wait_until(lambda: len(list(tmp_path.glob("refresh*"))) == 2, DEADLINE, "two refreshes")
+    run.process.send_signal(signal.SIGTERM)
+    counted = re.findall(r"REGISTER +(\w+) +(\d+) +0\(0.00%\)", run.finish(0))
+    assert counted[-2:] == [("refresh", "2"), ("register", "2")]
 
 
 def test_the_page_names_every_option() -> None:
@@ -523,7 +482,7 @@ def test_the_page_names_every_option() -> None:
 
 
 def test_failures_of_a_kind_are_one() -> None:
-    checked(
+    run_patched(
         """
         from pjsip_py.locust import tidy
         from pjsip_py import ForbiddenError, TransportError, TlsError, RegistrationTimeout
@@ -548,168 +507,34 @@ def test_failures_of_a_kind_are_one() -> None:
 
 
 def test_without_locust() -> None:
-    checked(
+    run_patched(
         """
         import sys
-        sys.modules["locust"] = sys.modules["gevent"] = None
-        for name in ("locust", "gevent"):
-            try:
-                __import__(f"pjsip_py.{name}")
-            except ModuleNotFoundError as error:
-                assert f"needs the library {name}: pip install" in str(error)
-            else:
-                raise AssertionError(name)
-        """
-    )
-
-
-# -- gevent ---------------------------------------------------------------------------------------
-
-PROGRAM = """
-    from gevent import monkey
-    {patch}
-    import time, gevent
-    import pjsip_py as pjsip
-    from pjsip_py.gevent import GeventEndpoint, result
-
-    URI, PASSWORD = {uri!r}, {password!r}
-    ticks = 0
-
-    def tick():
-        global ticks
-        while True:
-            gevent.sleep(0.005)
-            ticks += 1
-
-    gevent.spawn(tick)
-
-    def proof(n):
-        return pjsip.Credentials(f"user{{n}}", PASSWORD)
-
-    def add(ep, n, **options):
-        options = {{"credentials": proof(n), **options}}
-        return ep.add_account(f"sip:user{{n}}@example.com", registrar=URI, **options)
-"""
-
-
-def gevent_program(registrar: Registrar, body: str, patch: bool = True) -> None:
-    head = PROGRAM.format(
-        patch="monkey.patch_all()" if patch else "", password=PASSWORD, uri=registrar.uri()
-    )
-    checked(textwrap.dedent(head) + textwrap.dedent(body))
-
-
-@pytest.mark.parametrize("patch", [True, False])
-def test_greenlets_run_while_others_wait(registrar: Registrar, patch: bool) -> None:
-    registrar.delay_next(0.2, times=40)
-    gevent_program(
-        registrar,
-        """
-        with GeventEndpoint(strict=True) as ep:
-            accounts = [add(ep, n) for n in range(1, 11)]
-            waiting = [gevent.spawn(lambda a=a: result(a.register(), 10)) for a in accounts]
-            gevent.joinall(waiting, raise_error=True)
-            assert [job.value.code for job in waiting] == [200] * 10
-            assert ticks >= 10, ticks
-            ticks = 0
-            ep.on(pjsip.RegState, lambda event: None)
-        assert ticks >= 10, ticks  # close() unregistered meanwhile
-        ep.open()
-        assert result(add(ep, 11).register(), 10).code == 200
-        ep.close()
-        """,
-        patch,
-    )
-    assert bound(registrar) == []
-
-
-def test_ways_for_a_greenlet_to_wait(registrar: Registrar) -> None:
-    registrar.drop_next(times=None)
-    gevent_program(
-        registrar,
-        """
-        ep = GeventEndpoint(t1=0.1).open()
-        account = add(ep, 1, timeout=1)
-        operation = account.register()
+        sys.modules["locust"] = None
         try:
-            result(operation, 0.05)
-        except TimeoutError as error:
-            assert "no outcome within 0.05 s; it goes on" in str(error), error
-        assert not operation.done()
-        job = gevent.spawn(result, operation)
-        gevent.sleep(0)
-        job.kill()  # cancels
-        try:
-            result(operation, 5)
-        except pjsip.PjsipError:
-            raise
-        except BaseException as error:
-            assert type(error).__name__ == "CancelledError", error
-
-        said = []
-
-        @ep.on(pjsip.RegState)
-        def handler(event):
-            try:
-                result(add(ep, 2).register())
-            except pjsip.WouldBlockError as error:
-                said.append(str(error))
-
-        operation = account.register()
-        try:
-            result(operation, 10)
-        except pjsip.RegistrationTimeout:
-            pass
-        assert "would wait for itself" in said[0]
-        began = time.monotonic()
-        ep.close(timeout=0.5)
-        assert time.monotonic() - began < 5
-        ep.close()
-        try:
-            account.register()
-        except pjsip.ClosedError:
-            pass
+            import pjsip_py.locust
+        except ModuleNotFoundError as error:
+            assert "needs the library locust: pip install" in str(error)
         else:
-            raise AssertionError("closed")
-        """,
+            raise AssertionError
+        """
     )
 
 
-def test_what_runs_on_threads_elsewhere(registrar: Registrar) -> None:
-    """Credentials from a callable, names to resolve, handlers that wait, close from a handler."""
-    gevent_program(
-        registrar,
+def test_without_greenlets() -> None:
+    run_patched(
         """
-        URI = URI.replace("127.0.0.1", "localhost")
+        import os, sys
+        os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
+        from locust.env import Environment
+        from pjsip_py.locust import SipUser, _stack_of
 
-        def ask(challenge):
-            gevent.sleep(0.1)
-            return proof(1)
-
-        ep = GeventEndpoint().open()
-        order = []
-
-        @ep.on(pjsip.RegState)
-        def handler(event):
-            order.append("begins")
-            gevent.sleep(0.05)
-            order.append("ends")
-
-        jobs = [gevent.spawn(lambda n=n: result(add(ep, 1, credentials=ask).register(), 10))
-                for n in range(3)]
-        gevent.joinall(jobs, raise_error=True)
-        assert order == ["begins", "ends"] * 3, order
-        assert ticks >= 20, ticks
-
-        @ep.on(pjsip.RegState)
-        def last(event):
-            ep.close(network=False)
-
-        try:
-            result(add(ep, 2).register(), 10)
-        except pjsip.ClosedError:
+        class Phone(SipUser):
             pass
-        gevent.sleep(0.2)
-        assert ep.closed
+
+        environment = Environment(user_classes=[Phone])
+        environment.events.user_error.add_listener(lambda exception, **_: print(exception))
+        _stack_of(environment).begin()
         """,
+        "gevent has not patched threads: unset LOCUST_SKIP_MONKEY_PATCH\n",
     )
