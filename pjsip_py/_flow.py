@@ -370,7 +370,7 @@ class Flow(Keeper):
                 self._note_success(client, event, at)
             else:
                 self._note_failure(event)
-            if request.what == _ffi.UNREGISTER if request is not None else event.is_unregister:
+            if event.is_unregister:
                 if request is not None and not request.automatic:
                     self.left(at, error, event.cancelled)
                 return None, True

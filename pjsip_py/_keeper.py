@@ -403,14 +403,14 @@ class Keeper:
     def settle(self, outcome: Outcome, decision: Decision) -> bool:
         """Do what was decided; False when the walk goes on."""
         walk = outcome.walk
+        if outcome.error is None:
+            self.succeeded(outcome.at, walk)
+            return True
         if self._held and walk is not None:
             self._answered(walk)
         if decision.step in ("again", "target", "next"):
             self._go_on(outcome, decision)
             return False
-        if outcome.error is None:
-            self.succeeded(outcome.at, walk)
-            return True
         self._ended(walk)
         if decision.step == "probe":
             if self.state == "registered" and not self._plan:

@@ -27,9 +27,16 @@ def password_option(function: F) -> F:
 
 
 def connection_options(function: F) -> F:
-    """``--transport`` and the settings of TLS."""
+    """``--expires``, ``--timeout``, ``--transport`` and the settings of TLS."""
     for option in reversed(
         (
+            click.option("--expires", type=int, default=300, show_default=True, metavar="SECONDS"),
+            click.option(
+                "--timeout",
+                type=float,
+                metavar="SECONDS",
+                help="How long a request may take. Default: 32 (SIP timer F).",
+            ),
             click.option(
                 "--transport",
                 type=click.Choice(["udp", "tcp", "tls"]),

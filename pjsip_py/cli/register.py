@@ -71,13 +71,6 @@ Examples:
     type=click.Choice(ALGORITHMS),
     help="Prove the password by nothing weaker than this digest.",
 )
-@click.option("--expires", type=int, default=300, show_default=True, metavar="SECONDS")
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="How long a request may take. Default: 32 (SIP timer F).",
-)
 @connection_options
 @click.option(
     "--contact",

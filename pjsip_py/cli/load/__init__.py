@@ -153,13 +153,6 @@ Examples:
     callback=parse_sources,
     help="Send from here; given several times, users take turns. Default: what the route says.",
 )
-@click.option("--expires", type=int, default=300, show_default=True, metavar="SECONDS")
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="How long a request may take. Default: 32 (SIP timer F).",
-)
 @connection_options
 @header_options
 @click.option(
