@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ._record import replace
 from . import errors
 from ._flow import FAREWELL, Flow, lock
 from ._keeper import STATES

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from ._record import field, field_names, record
 from ._regconfig import RegConfig, check_config, check_route
 from ._secret import forgets
 from .auth import Proof, Source
@@ -34,7 +34,7 @@ _URN = re.compile(r"urn:[A-Za-z0-9][A-Za-z0-9\-]{0,31}:[A-Za-z0-9()+,\-.:=@;$_!*
 _NAMESPACE = "7a1f7a36-3c0a-5b8e-9c53-2f0f6f1f2b64"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RegistrarConfig:
     """One of several registrars, with what differs from the account's own settings."""
 
@@ -44,7 +44,7 @@ class RegistrarConfig:
     tls: TlsConfig | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class AccountConfig:
     """Everything that makes an account; checked when it is made.
 
@@ -282,7 +282,7 @@ def _machine() -> str:
     return socket.gethostname() if node >> 40 & 1 else f"{node:012x}"
 
 
-FIELDS = tuple(f.name for f in fields(AccountConfig) if f.init)
+FIELDS = tuple(field_names(AccountConfig))
 _FIELDS = frozenset(FIELDS)
 # What _check_policy() looks at.
 _POLICY = {

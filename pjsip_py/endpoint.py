@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
+from ._record import field_names, record, replace
 from . import _ffi, errors
 from ._clock import Clock, EngineClock
 from ._engine import Engine
@@ -62,7 +62,7 @@ def _default_user_agent() -> str:
     return f"pjsip_py/{__version__} PJSIP/{_ffi.build_info()['pjsip_version']}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class EndpointConfig:
     """Settings of the SIP stack; all times in seconds."""
 
@@ -265,7 +265,7 @@ class Endpoint:
         self._engine: Engine | None = None
         self._was_open = False
         self._clients: set[RegistrationClient] = set()
-        check_fields(options, [f.name for f in fields(EndpointConfig)])
+        check_fields(options, field_names(EndpointConfig))
         if dispatch not in ("auto", "thread", "manual"):
             raise ConfigError("dispatch must be 'auto', 'thread' or 'manual'")
         _refuse_second(self)

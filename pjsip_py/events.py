@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._record import field, record
 from . import _ffi
 from .errors import PjsipError
 from .message import Binding, Headers, Response
@@ -26,7 +26,7 @@ class EventTime(NamedTuple):
     wall: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Event:
     """What all events have in common; ``ep.on(Event, …)`` sees every one of them."""
 
@@ -36,7 +36,7 @@ class Event:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RegStarted(Event):
     """A REGISTER is about to leave (pjsua's ``on_reg_started``).
 
@@ -70,7 +70,7 @@ class _Recorded(Event):
             return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RegState(_Recorded):
     """The one outcome of a request or of a refresh (pjsua's ``on_reg_state``)."""
 
@@ -214,14 +214,14 @@ _READ: dict[str, Callable[[RegState, Record], Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class AccountEvent(Event):
     """What the policy of an account does; the next four."""
 
     account: Account = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class AccountState(AccountEvent):
     """An account went from one state to another; see ``docs/accounts.md`` for the drawing."""
 
@@ -230,7 +230,7 @@ class AccountState(AccountEvent):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RegistrarChanged(AccountEvent):
     """Another registrar serves the account now: a failure's doing, or the way back home."""
 
@@ -242,7 +242,7 @@ class RegistrarChanged(AccountEvent):
     error: PjsipError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class ContactChanged(AccountEvent):
     """The registrar sees us at another address than our Contact said; it is registered anew."""
 
@@ -254,7 +254,7 @@ class ContactChanged(AccountEvent):
     mapped: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class GaveUp(AccountEvent):
     """The account will not try again by itself; :meth:`Account.register` makes it."""
 
@@ -265,7 +265,7 @@ class GaveUp(AccountEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RegistrationResult:
     """What a successful request gives."""
 
@@ -307,7 +307,7 @@ def result_of_success(last: Success) -> RegistrationResult:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class TransportState(Event):
     """A TCP or TLS connection, or a listening transport, changed.
 
@@ -326,7 +326,7 @@ class TransportState(Event):
     tls: TlsInfo | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class SipMessage(Event):
     """One message on the wire, its digests blotted out (``EndpointConfig.trace``)."""
 
@@ -346,7 +346,7 @@ class SipMessage(Event):
         return Response(self.text.encode(), "").headers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class CallbackFailed(Event):
     """A handler raised; the exception is kept in ``Endpoint.callback_errors`` as well."""
 
@@ -355,7 +355,7 @@ class CallbackFailed(Event):
     exception: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class EventsDropped(Event):
     """Trace or log records were lost because nobody took them in time; outcomes never are."""
 

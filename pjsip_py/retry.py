@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 
+from ._record import field, record
 from .errors import (
     AuthenticationError,
     ConfigError,
@@ -40,7 +40,7 @@ _FATAL_5XX = frozenset({501, 505, 513, 555})
 _RETRY_AFTER_CODES = frozenset({404, 413, 480, 486, 500, 503, 600, 603})
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class RetryPolicy:
     """Exponential back-off with jitter, a verdict for each code, and an end.
 

@@ -7,9 +7,9 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ._record import field, field_names, record
 from ._secret import forgets
 from .errors import ConfigError
 from .uri import check_bool, check_seconds, check_text
@@ -24,7 +24,7 @@ _CIPHER = re.compile(r"[!+\-]?[A-Za-z0-9_\-.+=]+|@[A-Z]+(?:=[0-9])?")
 _HIDDEN = ("key_data", "key_password")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TlsConfig:
     """How a TLS transport proves itself and whom it trusts.
 
@@ -128,17 +128,17 @@ class TlsConfig:
 
     def __repr__(self) -> str:
         shown = []
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value == each.default:
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if value == getattr(TlsConfig, name):
                 continue
-            if each.name in _HIDDEN:
+            if name in _HIDDEN:
                 value = "<hidden>"
-            elif each.name.endswith("_data"):
+            elif name.endswith("_data"):
                 value = f"<{len(value)} bytes>"
             else:
                 value = repr(value)
-            shown.append(f"{each.name}={value}")
+            shown.append(f"{name}={value}")
         return f"TlsConfig({', '.join(shown)})"
 
     @forgets
@@ -161,9 +161,9 @@ class TlsConfig:
         elif ca_path is not None:
             _check_hashed(str(ca_path))
         given: dict[str, Any] = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name not in ("insecure", "versions", "timeout", "ciphers")
+            name: getattr(self, name)
+            for name in _FIELDS
+            if name not in ("insecure", "versions", "timeout", "ciphers")
         }
         given |= {
             "ca_file": ca_file,
@@ -192,6 +192,7 @@ class TlsConfig:
         return found
 
 
+_FIELDS = field_names(TlsConfig)
 # The one that dataclass makes has the key and its password among its variables.
 TlsConfig.__init__ = forgets(TlsConfig.__init__)  # type: ignore[method-assign]
 
@@ -261,7 +262,7 @@ def _check_server_name(value: object) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PeerCertificate:
     """The certificate that the other end has shown, whether or not it was accepted."""
 
@@ -274,7 +275,7 @@ class PeerCertificate:
     der: bytes = field(repr=False)  #: the whole of it
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TlsInfo:
     """What TLS has agreed on; ``protocol`` and ``cipher`` are "" when it did not come so far."""
 
