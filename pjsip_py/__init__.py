@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
@@ -75,10 +74,6 @@ from .transport import Transport
 
 if TYPE_CHECKING:
     from ._accounts_file import load_accounts, save_accounts
-
-# A library does not print: without handlers of the program's own, its records go nowhere.
-for _name in ("pjsip_py", "pjsip"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 __version__: str = _ffi.build_info()["version"]
 

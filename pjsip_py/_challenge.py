@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from .errors import ClosedError, ConfigError
 from .message import Response, unquote
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .regc import RegistrationClient
 
 WITHHELD = "a Bearer token goes over TLS only, unless it is made insecure=True"

@@ -10,30 +10,29 @@ Whichever it is, one thread delivers at a time, in the order in which the worker
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _ffi
+from ._lazy import logger
 from ._operation import Operation
 from .errors import ClosedError, PjsipError
 
 if TYPE_CHECKING:
     import asyncio
 
-_log = logging.getLogger("pjsip")
-_own_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip")
+_own_log = logger("pjsip_py")
 SLICE = 0.1  # s
 # PJSIP's levels: 1 error, 2 warning, 3 info, 4 debug, 5 trace.
-_LEVELS = {0: logging.CRITICAL, 1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO}
+_LEVELS = {0: 50, 1: 40, 2: 30, 3: 20}
 
 
 class Receiver(Protocol):
@@ -193,7 +192,7 @@ class Engine:
         elif record.kind == _ffi.EV_LOG:
             text = _ffi.text_of(record.text[0]).strip()
             with suppress(Exception):  # a logging filter of the program's is not our end
-                _log.log(_LEVELS.get(record.value[0], logging.DEBUG), "%s", text)
+                _log.log(_LEVELS.get(record.value[0], 10), "%s", text)
         elif record.kind == _ffi.EV_TIMER:
             self._run_call(record)
         else:
@@ -253,6 +252,8 @@ class Engine:
             if self._thread is None or self.is_delivering_here():
                 self.pump_until(operation.done, left)
             else:
+                from concurrent.futures import CancelledError
+
                 with suppress(TimeoutError, CancelledError):
                     operation.exception(left)
 

@@ -7,7 +7,6 @@ for each registrar that it has asked, so that Call-ID, CSeq and nonce of each li
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from . import _ffi
 from ._clock import Clock
 from ._keepalive import Path
 from ._keeper import Keeper, Outcome
+from ._lazy import logger
 from ._nat import mapped_address
 from ._pacing import Pacer
 from ._regconfig import RegConfig
@@ -38,7 +38,7 @@ from .uri import host_port
 if TYPE_CHECKING:
     from .account import Account
 
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 # Guards the state of all accounts, thousands of which need not pay for a lock each.  Nothing of
 # the program's is called with it held.

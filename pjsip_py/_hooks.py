@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 RunCoroutine: TypeAlias = Callable[[Coroutine[Any, Any, Any]], "Future[Any] | None"]
 
@@ -65,10 +67,12 @@ class Hooks:
 
     def _ask(self, hook: Callable[[], Any]) -> Future[Any]:
         """What the hook returns or raises; a coroutine on a loop leaves this thread free."""
+        # Here and below, off the path of the package's import.
+        import inspect
+        from concurrent.futures import Future
+
         outcome: Future[Any] = Future()
         try:
-            import inspect  # here and below, off the path of the package's import
-
             found = hook()
             if inspect.isawaitable(found):
                 if not inspect.iscoroutine(found):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 
 def mapped_address(
@@ -33,6 +36,8 @@ def _parts(address: str) -> tuple[IPv4Address | IPv6Address | None, int]:
     host, _, port = address.rpartition(":")
     if "%" in host:
         return None, 0  # of a link; nobody else can go there
+    from ipaddress import ip_address
+
     try:
         return ip_address(host.strip("[]")), int(port) if 0 <= int(port) < 65536 else 0
     except ValueError:
@@ -40,6 +45,8 @@ def _parts(address: str) -> tuple[IPv4Address | IPv6Address | None, int]:
 
 
 def _is_public(host: str) -> bool:
+    from ipaddress import ip_address
+
     try:
         return ip_address(host).is_global
     except ValueError:

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ffi
+from ._lazy import logger
 from .errors import WouldBlockError
 
 if TYPE_CHECKING:
@@ -20,11 +19,24 @@ if TYPE_CHECKING:
     from ._engine import Engine
 
 T = TypeVar("T")
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 # One lock for all: it guards a few assignments, and an Operation stays small.  Like the others it
 # is re-entrant: the collector may run a finalizer of the program's, which calls us, under it.
 _lock = threading.RLock()
+
+
+def cancelled_error() -> BaseException:
+    """What a cancelled Operation raises; its module is 5 ms of import that few programs need."""
+    from concurrent.futures import CancelledError
+
+    return CancelledError()
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    from concurrent.futures import CancelledError
+
+    return isinstance(error, CancelledError)
 
 
 class Operation(Generic[T]):
@@ -77,7 +89,7 @@ class Operation(Generic[T]):
 
     def _ask_cancel(self) -> None:
         """Overridden where there is something to stop; else only the waiting ends."""
-        self._finish(None, CancelledError())
+        self._finish(None, cancelled_error())
 
     @property
     def name(self) -> str:
@@ -107,7 +119,7 @@ class Operation(Generic[T]):
         self._wait(timeout)
         self._retrieved = True
         if self.cancelled():
-            raise CancelledError
+            raise cancelled_error()
         return self._error
 
     def add_done_callback(self, callback: Callable[[Operation[T]], object]) -> None:
@@ -154,7 +166,7 @@ class Operation(Generic[T]):
             if self.done():
                 return
             self._value, self._error = value, error
-            self._state = "cancelled" if isinstance(error, CancelledError) else "done"
+            self._state = "cancelled" if error is not None and _is_cancelled(error) else "done"
             callbacks, self._callbacks = self._callbacks, None
             event = self._event
         if event is not None:

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as record
     from dataclasses import field, replace
 
+    __all__ = ["field", "field_names", "record", "replace"]
+
     def field_names(cls: type) -> list[str]: ...
 
 else:
     _set = object.__setattr__
     _REQUIRED = object()
 
-    class field:  # noqa: N801 - as in dataclasses
+    class field:
         """What sets a field apart; any other default is that of a plain one."""
 
         __slots__ = ("compare", "default", "default_factory", "init", "repr")
@@ -76,7 +78,7 @@ else:
                 raise TypeError(
                     f"{cls.__name__}() takes {len(names)} positional arguments, not {len(args)}"
                 )
-            for name, value in zip(names, args):
+            for name, value in zip(names, args, strict=False):
                 if name in given:
                     raise TypeError(f"{cls.__name__}() got {name!r} twice")
                 given[name] = value

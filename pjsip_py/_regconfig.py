@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+from ._lazy import pattern
 from .auth import Proof, Source, check_credentials
 from .errors import ConfigError, InvalidUriError
 from .message import split_name_addr
@@ -27,7 +27,7 @@ from .uri import (
 )
 
 # RFC 3261 §25.1, display-name
-_DISPLAY_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
+_DISPLAY_NAME = pattern(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9\-.!%*_+`\'~ ]*')
 MAX_CONTACTS = 10  # PJSIP_REGC_MAX_CONTACT
 MAX_CONTACT = 2048  # bytes and one more; PJSIP prints no Contact of a REGISTER into a buffer
 _LONGEST_ADDRESS = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535;transport=tcp"

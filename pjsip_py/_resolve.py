@@ -6,20 +6,22 @@ The system's resolver is asked, or a hook of the program's.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Future
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._hooks import Hooks, RunCoroutine
+from ._lazy import logger
 from .errors import PJ_ERESOLVE, ConfigError, ResolveError
 from .uri import check_int, check_seconds
 
-_log = logging.getLogger("pjsip_py")
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+_log = logger("pjsip_py")
 
 
 class Query(NamedTuple):

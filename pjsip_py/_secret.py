@@ -8,19 +8,19 @@ wrote in the place of one.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import stat
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from ._lazy import logger
 from .errors import ConfigError
 
 StrPath = str | os.PathLike[str]
 
 MAX_SECRET = 4096  # bytes of a file: who names a larger one meant another
 
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 P = ParamSpec("P")
 R = TypeVar("R")

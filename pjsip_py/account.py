@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ._record import replace
 from . import errors
 from ._flow import FAREWELL, Flow, lock
 from ._keeper import STATES
-from ._operation import Operation
+from ._operation import Operation, cancelled_error
+from ._record import replace
 from .account_config import FIELDS, AccountConfig
 from .errors import ClosedError, ConfigError, PjsipError
 from .events import (
@@ -377,7 +376,7 @@ class Account:
 
     def _end_later(self, request: Any) -> None:
         """What the program asks for has been overtaken by what it asked for next."""
-        error = CancelledError() if request.cancel_asked else ClosedError(f"{self!r}: overtaken")
+        error = cancelled_error() if request.cancel_asked else ClosedError(f"{self!r}: overtaken")
         request._engine.soon(lambda: request._finish(None, error))
 
     def wait_registered(self, timeout: float | None = None) -> Any:

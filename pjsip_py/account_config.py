@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ._lazy import pattern
 from ._record import field, field_names, record
 from ._regconfig import RegConfig, check_config, check_route
 from ._secret import forgets
@@ -29,7 +29,7 @@ from .uri import (
 _OWN = ("registrar", "route", "tls", "transport")  # what each of several registrars may have
 MAX_REGISTRARS = 8
 MAX_FLOWS = 8
-_URN = re.compile(r"urn:[A-Za-z0-9][A-Za-z0-9\-]{0,31}:[A-Za-z0-9()+,\-.:=@;$_!*'%/?#]+")
+_URN = pattern(r"urn:[A-Za-z0-9][A-Za-z0-9\-]{0,31}:[A-Za-z0-9()+,\-.:=@;$_!*'%/?#]+")
 # The name space of this library's instance-ids.
 _NAMESPACE = "7a1f7a36-3c0a-5b8e-9c53-2f0f6f1f2b64"
 

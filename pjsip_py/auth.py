@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
+from ._lazy import pattern
 from ._secret import StrPath, forgets, read_secret, references
 from .errors import ConfigError
 from .uri import check_bool, check_text
@@ -23,8 +23,9 @@ MAX_CREDENTIALS = 8
 TEXTS = 5  # that C takes for each: realm, user name, secret, kind, weakest algorithm
 MAX_TOKEN = 4096  # characters
 # RFC 6750 §2.1, b64token
-_QUOTABLE = re.compile(r'["\\]')
-_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+_HEX = pattern("[0-9A-Fa-f]+")
+_QUOTABLE = pattern(r'["\\]')
+_TOKEN = pattern(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 class Credentials:
@@ -59,7 +60,7 @@ class Credentials:
         self.realm = check_text("realm", realm, maximum=256)
         if not username:
             raise ConfigError("username must not be empty")
-        if _QUOTABLE.search(username + realm):
+        if _needs_quoting(username + realm):
             _check_quoting()
         if not realm:
             raise ConfigError("realm must not be empty; '*' stands for any")
@@ -142,7 +143,11 @@ class Credentials:
 
 def quote(text: str) -> str:
     """As it stands between quotes (RFC 3261 §25.1, quoted-pair), where PJSIP looks for it."""
-    return _QUOTABLE.sub(r"\\\g<0>", text) if '"' in text or "\\" in text else text
+    return _QUOTABLE.sub(r"\\\g<0>", text) if _needs_quoting(text) else text
+
+
+def _needs_quoting(text: str) -> bool:
+    return '"' in text or "\\" in text
 
 
 def _check_quoting() -> None:
@@ -171,7 +176,7 @@ def _ha1_items(ha1: str | Mapping[str, str] | None, least: int) -> Iterable[tupl
         digits = _HA1_DIGITS.get(algorithm)
         if digits is None:
             raise ConfigError(f"ha1: unknown algorithm; use one of {', '.join(ALGORITHMS)}")
-        if not isinstance(value, str) or not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", value):
+        if not isinstance(value, str) or not _HEX.fullmatch(value) or len(value) != digits:
             raise ConfigError(f"ha1: {algorithm} takes {digits} hexadecimal digits")
     if all(ALGORITHMS.index(algorithm) < least for algorithm in ha1):
         raise ConfigError("ha1 is made by a weaker algorithm than min_algorithm allows")

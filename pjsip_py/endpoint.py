@@ -4,27 +4,26 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
-from ._record import field_names, record, replace
 from . import _ffi, errors
 from ._clock import Clock, EngineClock
 from ._engine import Engine
 from ._flow import lock as _accounts_lock
 from ._hooks import Hooks
 from ._keepalive import Paths
+from ._lazy import logger
 from ._pacing import Pacer
+from ._record import field_names, record, replace
 from ._regconfig import check_config
 from ._resolve import Hook, Resolver
 from .account import Account
@@ -47,8 +46,9 @@ from .uri import check_bool, check_fields, check_int, check_seconds, check_text,
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Account)

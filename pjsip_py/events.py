@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._record import field, record
 from . import _ffi
+from ._record import field, record
 from .errors import PjsipError
 from .message import Binding, Headers, Response
 from .tls import TlsInfo

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
+
+from ._lazy import pattern
 
 # RFC 3261 §7.3.3 and the registry of compact forms.
 _COMPACT = {
@@ -27,7 +28,9 @@ _COMPACT = {
     "v": "via",
     "x": "session-expires",
 }
-_UNQUOTED = re.compile(r"\\(.)")
+_NUMBER = pattern(r"\s*([0-9]+)(?![\w.])")
+_FOLD = pattern(r"\r?\n[ \t]+")
+_UNQUOTED = pattern(r"\\(.)")
 
 
 def split_outside_quotes(text: str, separator: str) -> list[str]:
@@ -161,7 +164,7 @@ def _outside_quotes(text: str) -> Iterator[str]:
 
 def _int(text: str | None, maximum: int = 2**32 - 1) -> int | None:
     """The number at the start of *text*, bounded; None without any."""
-    found = re.match(r"\s*([0-9]+)(?![\w.])", text or "")
+    found = _NUMBER.match(text or "")
     return min(int(found[1][:20]), maximum) if found else None
 
 
@@ -179,7 +182,7 @@ class Response:
             text = head.decode()
         except UnicodeDecodeError:
             text = head.decode("latin-1")
-        lines = re.sub(r"\r?\n[ \t]+", " ", text).splitlines()
+        lines = _FOLD.sub(" ", text).splitlines()
         fields = []
         for line in lines[1:]:
             name, colon, value = line.partition(":")

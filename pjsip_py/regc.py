@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
 from ._challenge import WITHHELD, Asking
-from ._operation import Operation
+from ._lazy import logger
+from ._operation import Operation, cancelled_error
 from ._regconfig import (
     MAX_CONTACT,
     MAX_EXPIRES,
@@ -30,7 +29,7 @@ from .message import Response
 from .transport import Transport
 from .uri import check_int, check_text, host_port
 
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -609,7 +608,7 @@ class RegistrationClient:
                 if error is None:
                     request._finish(event, None)
                 else:
-                    request._finish(None, CancelledError() if event.cancelled else error)
+                    request._finish(None, cancelled_error() if event.cancelled else error)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -665,7 +664,7 @@ class RegistrationClient:
         if request.what <= _ffi.UNREGISTER_ALL:
             self._conclude(self._local_state(request, CANCELLED), request)
         else:
-            request._finish(None, CancelledError())
+            request._finish(None, cancelled_error())
 
     def _withholds_token(self) -> bool:
         credentials, transport = self._config.credentials, self.transport

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from ._lazy import pattern
 from ._record import field, field_names, record
 from ._secret import forgets
 from .errors import ConfigError
@@ -18,9 +17,10 @@ StrPath = str | os.PathLike[str]
 
 # PJ_SSL_SOCK_PROTO_...
 _VERSIONS = {"TLSv1": 4, "TLSv1.1": 8, "TLSv1.2": 16, "TLSv1.3": 32}
-_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]*[A-Za-z0-9_])?")
-_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-_CIPHER = re.compile(r"[!+\-]?[A-Za-z0-9_\-.+=]+|@[A-Z]+(?:=[0-9])?")
+_HOST_NAME = pattern(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]*[A-Za-z0-9_])?")
+_HASHED = pattern(r"[0-9a-f]{8}\.[0-9]+")
+_SEPARATOR = pattern(r"[:,;\s]+")
+_CIPHER = pattern(r"[!+\-]?[A-Za-z0-9_\-.+=]+|@[A-Z]+(?:=[0-9])?")
 _HIDDEN = ("key_data", "key_password")
 
 
@@ -228,7 +228,7 @@ def _check_pem(name: str, value: object) -> str | bytes:
 
 def _check_ciphers(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = [name for name in re.split(r"[:,;\s]+", value) if name]
+        value = [name for name in _SEPARATOR.split(value) if name]
     if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
         raise ConfigError("ciphers must be a str or a sequence of names")
     for name in value:
@@ -249,6 +249,8 @@ def _check_server_name(value: object) -> str:
     text = check_text("server_name", value, maximum=255)
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
+    import ipaddress
+
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:

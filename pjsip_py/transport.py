@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from . import _ffi
@@ -116,6 +115,8 @@ def check_listen(
     text = check_text("host", host, maximum=64).strip("[]")
     if text == "localhost":
         text = "127.0.0.1"
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

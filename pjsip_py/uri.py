@@ -7,13 +7,12 @@ are, so a line break in a caller's string would become a header of its own.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ._lazy import pattern
 from .errors import ConfigError, InvalidUriError
 from .message import split_outside_quotes
 
@@ -21,20 +20,20 @@ from .message import split_outside_quotes
 MAX_URI = 1023
 MAX_TEXT = 4096
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = pattern(r"[\x00-\x1f\x7f]")
 # Each in one way only, or what does not match would take for ever to find out.
 _ESCAPED = "%[0-9A-Fa-f]{2}"
 _USER_CHARS = r"[A-Za-z0-9\-_.!~*'()&=+$,;?/]*"
 _USER = rf"(?!@){_USER_CHARS}(?:{_ESCAPED}{_USER_CHARS})*"
 _PARAM_CHARS = r"[A-Za-z0-9\-_.!~*'()\[\]/:&+$]*"
 _PARAM = rf"(?![;=]|$){_PARAM_CHARS}(?:{_ESCAPED}{_PARAM_CHARS})*"
-_URI_PASSWORD = re.compile(r"(?i)\bsips?:[^@:]*:[^@]*@")
+_URI_PASSWORD = pattern(r"(?i)\bsips?:[^@:]*:[^@]*@")
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9_.\-]*[A-Za-z0-9])?\.?"
-_URI = re.compile(
+_URI = pattern(
     rf"([sS][iI][pP][sS]?):(?:({_USER})@)?({_HOST})(?::([0-9]{{1,5}}))?((?:;{_PARAM}(?:={_PARAM})?)*)"
 )
-_NUMERIC = re.compile(r"[0-9.]+")
-_TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
+_NUMERIC = pattern(r"[0-9.]+")
+_TOKEN = pattern(r"[A-Za-z0-9\-.!%*_+`'~]+")
 
 
 _NO_PARAMS: Mapping[str, str] = MappingProxyType({})
@@ -188,11 +187,15 @@ def _check_host(host: str) -> str:
     """Without its brackets; :raises ValueError: an address that is none."""
     if host.startswith("["):
         host = host[1:-1]
+        import ipaddress
+
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise ValueError(f"{host!r} is no IPv6 address") from None
     elif _NUMERIC.fullmatch(host):
+        import ipaddress
+
         try:
             ipaddress.IPv4Address(host)
         except ValueError:
@@ -268,7 +271,7 @@ def check_headers(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(headers)
 
 
-_PARAM_VALUE = re.compile(rf'{_PARAM}|"(?:[^"\\]|\\.)*"')
+_PARAM_VALUE = pattern(rf'{_PARAM}|"(?:[^"\\]|\\.)*"')
 
 
 def check_params(field: str, value: object) -> str:
