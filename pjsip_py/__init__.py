@@ -11,11 +11,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from . import _ffi, errors
 from ._operation import Operation
 from ._resolve import Query, Resolved, Target
+from ._typing import TYPE_CHECKING, Any
 from .account import Account
 from .account_config import AccountConfig, RegistrarConfig
 from .auth import BearerToken, Challenge, Credentials

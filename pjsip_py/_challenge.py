@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from . import _ffi
+from ._typing import TYPE_CHECKING, Any
 from .auth import TEXTS, BearerToken, Challenge, Source, check_proofs
 from .errors import ClosedError, ConfigError
 from .message import Response, unquote

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from ._engine import Engine
+from ._typing import Any, Protocol
 
 
 class Clock(Protocol):

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _ffi
 from ._lazy import logger
 from ._operation import Operation
+from ._typing import TYPE_CHECKING, Any, Protocol
 from .errors import ClosedError, PjsipError
 
 if TYPE_CHECKING:

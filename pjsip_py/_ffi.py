@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
 
 from . import errors
 from ._pjsip import ffi, lib
 from ._secret import forgets
+from ._typing import Any, NamedTuple
 
 EV_REG_STARTED: int = lib.PJPY_EV_REG_STARTED
 EV_REG_STATE: int = lib.PJPY_EV_REG_STATE

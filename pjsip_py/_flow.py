@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from . import _ffi
 from ._clock import Clock
@@ -19,6 +18,7 @@ from ._lazy import logger
 from ._nat import mapped_address
 from ._pacing import Pacer
 from ._regconfig import RegConfig
+from ._typing import TYPE_CHECKING
 from .errors import ClosedError, PjsipError, RegistrationTimeout
 from .events import (
     ContactChanged,

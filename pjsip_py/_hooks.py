@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -8,10 +8,10 @@ alive once, not once an account.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, Any
 
 from . import _ffi
 from ._clock import Clock
+from ._typing import TYPE_CHECKING, Any
 from .errors import ClosedError
 
 if TYPE_CHECKING:

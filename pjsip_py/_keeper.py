@@ -13,10 +13,10 @@ registrar gives a verdict.  A user's ``register()`` is a walk, and so is every a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
 
 from ._clock import Clock
 from ._pacing import Pacer
+from ._typing import Any, NamedTuple, Protocol
 from .errors import PjsipError
 from .retry import DEFAULT_POLICY, FAILOVER, STOP, RetryPolicy
 

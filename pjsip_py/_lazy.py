@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
+from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging

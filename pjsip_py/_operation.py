@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ffi
 from ._lazy import logger
+from ._typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .errors import WouldBlockError
 
 if TYPE_CHECKING:

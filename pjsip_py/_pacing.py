@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from typing import Any
 
 from ._clock import Clock
+from ._typing import Any
 from .errors import ClosedError
 
 Go = Callable[[], object]

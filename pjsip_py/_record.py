@@ -9,7 +9,7 @@ checker sees the real decorator; a program that asks (``dataclasses.fields``, ``
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing typing costs a fifth of the package
+from ._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as record

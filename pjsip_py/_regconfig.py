@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
 
 from ._lazy import pattern
+from ._typing import Any, NamedTuple, cast
 from .auth import Proof, Source, check_credentials
 from .errors import ConfigError, InvalidUriError
 from .message import split_name_addr

@@ -11,10 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._hooks import Hooks, RunCoroutine
 from ._lazy import logger
+from ._typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from .errors import PJ_ERESOLVE, ConfigError, ResolveError
 from .uri import check_int, check_seconds
 

@@ -11,9 +11,9 @@ import functools
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
 
 from ._lazy import logger
+from ._typing import Any, ParamSpec, TypeVar
 from .errors import ConfigError
 
 StrPath = str | os.PathLike[str]

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from . import errors
 from ._flow import FAREWELL, Flow, lock
 from ._keeper import STATES
 from ._operation import Operation, cancelled_error
 from ._record import replace
+from ._typing import TYPE_CHECKING, Any
 from .account_config import FIELDS, AccountConfig
 from .errors import ClosedError, ConfigError, PjsipError
 from .events import (

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from ._lazy import pattern
 from ._record import field, field_names, record
 from ._regconfig import RegConfig, check_config, check_route
 from ._secret import forgets
+from ._typing import TYPE_CHECKING, Any
 from .auth import Proof, Source
 from .errors import ConfigError, InvalidUriError
 from .retry import DEFAULT_POLICY, RetryPolicy

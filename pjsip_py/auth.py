@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from ._lazy import pattern
 from ._secret import StrPath, forgets, read_secret, references
+from ._typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from .errors import ConfigError
 from .uri import check_bool, check_text
 

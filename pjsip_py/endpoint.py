@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
 from . import _ffi, errors
@@ -26,6 +25,7 @@ from ._pacing import Pacer
 from ._record import field_names, record, replace
 from ._regconfig import check_config
 from ._resolve import Hook, Resolver
+from ._typing import TYPE_CHECKING, Any, TypeVar, overload
 from .account import Account
 from .account_config import AccountConfig, make_config
 from .auth import Proof, Source

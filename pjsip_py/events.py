@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _ffi
 from ._record import field, record
+from ._typing import TYPE_CHECKING, Any, NamedTuple
 from .errors import PjsipError
 from .message import Binding, Headers, Response
 from .tls import TlsInfo

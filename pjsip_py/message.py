@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 from ._lazy import pattern
+from ._typing import NamedTuple
 
 # RFC 3261 §7.3.3 and the registry of compact forms.
 _COMPACT = {

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from . import _ffi, errors
 from ._challenge import WITHHELD, Asking
@@ -22,6 +21,7 @@ from ._regconfig import (
     name_addr,
 )
 from ._resolve import Query, Target
+from ._typing import TYPE_CHECKING, Any
 from .auth import TEXTS, BearerToken, Proof, Source, check_credentials, credential_texts
 from .errors import ClosedError, ConfigError
 from .events import EventTime, RegistrationResult, RegStarted, RegState, reg_state

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from ._lazy import pattern
 from ._record import field, field_names, record
 from ._secret import forgets
+from ._typing import Any
 from .errors import ConfigError
 from .uri import check_bool, check_seconds, check_text
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import _ffi
+from ._typing import TYPE_CHECKING
 from .errors import ClosedError, ConfigError
 from .tls import TlsConfig
 from .uri import check_int, check_text, host_port

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
 
 from ._lazy import pattern
+from ._typing import NamedTuple
 from .errors import ConfigError, InvalidUriError
 from .message import split_outside_quotes
 
