@@ -121,6 +121,9 @@ typedef struct pjpy_config {
     uint32_t droppable_limit;   /* bytes of trace and log that may wait */
     uint32_t outcome_limit;     /* bytes of the rest before refresh outcomes
                                    of one client are merged */
+    uint32_t virtual_clock;     /* 1: time begins as below, and moves by
+                                   pjpy_clock_turn() only */
+    int64_t monotonic_ns, wall_ns;
 } pjpy_config;
 
 typedef struct pjpy_stats {
@@ -142,6 +145,22 @@ int pjpy_set_trace(int on);
 int pjpy_set_started(int on);   /* REG_STARTED events; off: nobody looks */
 int pjpy_get_stats(pjpy_stats *stats);
 const char *pjpy_last_assertion(void);
+
+/*
+ * An engine on a virtual clock looks at its sockets and timers only here: it
+ * is now_ns, the worker does all there is to do, and tells what that was.
+ * PJPY_EINVAL: the engine runs in real time.
+ */
+typedef struct pjpy_turn {
+    int64_t next_ns;            /* when the next timer is due; -1: none */
+    uint64_t worked;            /* commands, packets and timers so far */
+    uint64_t sent, received;    /* SIP messages so far */
+    uint64_t events;            /* records queued so far */
+    uint32_t in_flight;         /* REGISTERs without an answer; 0 when as many
+                                   messages were received as sent */
+} pjpy_turn;
+
+int pjpy_clock_turn(int64_t now_ns, pjpy_turn *turn);
 
 /* Copies whole records and writes their length to taken; 0: none within
    timeout_ms; below 0: the first record needs a buffer of that many bytes.

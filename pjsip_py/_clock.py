@@ -11,16 +11,29 @@ from ._typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """What an account, its pacing and its keep-alives need of time."""
+    """What an endpoint, its accounts, pacing and keep-alives need of time."""
+
+    @property
+    def seed(self) -> int | None:
+        """What is random follows from it; None: nothing does."""
+
+    def engine_options(self) -> dict[str, int]:
+        """Fields of C's ``pjpy_config`` that replace the endpoint's own."""
 
     def attach(self, engine: Engine) -> None:
         """Belong to *engine* from now on; calls are made where its events are delivered."""
+
+    def detach(self, engine: Engine) -> None:
+        """*engine* is about to stop."""
 
     def time(self) -> float:
         """Seconds of a clock that nobody sets."""
 
     def wall(self) -> float:
         """As time.time()."""
+
+    def uniform(self, least: float, most: float) -> float:
+        """As random.uniform()."""
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Any:
         """:raises ClosedError: the engine has stopped."""
@@ -31,10 +44,16 @@ class Clock(Protocol):
 class EngineClock:
     """PJSIP's timer heap."""
 
-    __slots__ = ("_engine",)
+    seed: int | None = None
+
+    def engine_options(self) -> dict[str, int]:
+        return {}
 
     def attach(self, engine: Engine) -> None:
         self._engine = engine
+
+    def detach(self, engine: Engine) -> None:
+        pass
 
     def time(self) -> float:
         return time.monotonic()
@@ -42,8 +61,13 @@ class EngineClock:
     def wall(self) -> float:
         return time.time()
 
-    def call_later(self, seconds: float, call: Callable[[], object]) -> int:
+    def uniform(self, least: float, most: float) -> float:
+        import random  # the package's import need not wait for it
+
+        return random.uniform(least, most)
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Any:
         return self._engine.call_later(seconds, call)
 
-    def cancel(self, handle: int) -> None:
+    def cancel(self, handle: Any) -> None:
         self._engine.call_cancel(handle)

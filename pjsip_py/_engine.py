@@ -69,6 +69,8 @@ class Engine:
         #: What a handler raised that is no Exception (Ctrl-C, sys.exit): raised by dispatch().
         self.interrupt: BaseException | None = None
         self.late_events = 0
+        #: Of a virtual clock: somebody begins to wait for what only messages can bring.
+        self.on_wait: Callable[[], object] | None = None
         self.stopping = self.closed = False
         _ffi.start(config)
 
@@ -144,6 +146,8 @@ class Engine:
         try:
             if self.closed:
                 return 0  # the queue may be another engine's by now
+            if self.on_wait is not None and timeout > 0 and self._thread is None:
+                self.on_wait()
             count = self._take(timeout)
             outer = self._delivering_thread
             self._delivering_thread = threading.get_ident()

@@ -299,6 +299,23 @@ def stats() -> dict[str, int]:
     return {name: int(getattr(out, name)) for name, _ in ffi.typeof("pjpy_stats").fields}
 
 
+class Turn(NamedTuple):
+    """What the worker did of ``pjpy_clock_turn()``; the counts are those so far."""
+
+    next_ns: int  #: when the next of its timers is due; -1: none is set
+    worked: int  #: commands, packets and timers
+    sent: int  #: SIP messages
+    received: int
+    events: int
+    in_flight: int
+
+
+def clock_turn(now_ns: int) -> Turn:
+    out = ffi.new("pjpy_turn *")
+    check(lib.pjpy_clock_turn(now_ns, out), "clock")
+    return Turn(out.next_ns, out.worked, out.sent, out.received, out.events, out.in_flight)
+
+
 def last_assertion() -> str:
     return text_of(ffi.string(lib.pjpy_last_assertion()))
 

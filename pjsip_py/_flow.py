@@ -17,6 +17,7 @@ from ._keeper import Keeper, Outcome
 from ._lazy import logger
 from ._nat import mapped_address
 from ._pacing import Pacer
+from ._record import replace
 from ._regconfig import RegConfig
 from ._typing import TYPE_CHECKING
 from .errors import ClosedError, PjsipError, RegistrationTimeout
@@ -100,7 +101,10 @@ class Flow(Keeper):
 
     @property
     def policy(self) -> RetryPolicy | None:
-        return self.account.config.retry
+        policy, seed = self.account.config.retry, self.clock.seed
+        if seed is None or policy is None or policy.seed is not None:
+            return policy
+        return replace(policy, seed=seed)
 
     @property
     def failback(self) -> float | None:

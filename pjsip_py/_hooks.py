@@ -28,6 +28,10 @@ class Hooks:
         then it runs on a thread of ours.
     """
 
+    #: Calls of all Hooks that have not been done; a virtual clock waits for them.
+    pending = 0
+    _counting = threading.RLock()
+
     def __init__(self, name: str, run_coroutine: RunCoroutine | None = None) -> None:
         self._name = name
         self._run_coroutine = run_coroutine or (lambda coroutine: None)
@@ -41,6 +45,7 @@ class Hooks:
         False: there is no thread to be had, and nothing will happen.
         """
         work = (hook, done)
+        self._count(1)
         with self._lock:
             self._queue.append(work)
             if self._threads >= MAX_THREADS:
@@ -52,6 +57,7 @@ class Hooks:
                 if self._threads:
                     return True
                 self._queue.remove(work)
+                self._count(-1)
                 return False
             self._threads += 1
             return True
@@ -63,8 +69,15 @@ class Hooks:
                     self._threads -= 1
                     return
                 hook, done = self._queue.popleft()
-            self._ask(hook).add_done_callback(done)
-            del hook, done
+            outcome = self._ask(hook)
+            outcome.add_done_callback(done)
+            outcome.add_done_callback(lambda _: self._count(-1))
+            del hook, done, outcome
+
+    @classmethod
+    def _count(cls, by: int) -> None:
+        with cls._counting:
+            Hooks.pending += by
 
     def _ask(self, hook: Callable[[], Any]) -> Future[Any]:
         """What the hook returns or raises; a coroutine on a loop leaves this thread free."""

@@ -35,7 +35,7 @@ class Path:
         self.key = key
         self.users = 0
         self.keepers = 0  # of them, who want it kept alive
-        self.flows: set[Flow] | None = set() if key[1] else None  # of a connection
+        self.flows: dict[Flow, None] | None = {} if key[1] else None  # of a connection, in order
         self.interval = _STREAM if key[1] else _UDP
         self.pong_timeout = 10.0
         self.pongs = 0
@@ -70,7 +70,7 @@ class Paths:
             flow.path = path
             path.users += 1
             if path.flows is not None:
-                path.flows.add(flow)
+                path.flows[flow] = None
         path.keepers += (keep_alive != 0) - flow.keeps
         flow.keeps = keep_alive != 0
         if keep_alive:
@@ -85,7 +85,7 @@ class Paths:
 
     def _start_or_stop(self, path: Path) -> None:
         if path.keepers and path.timer is None:
-            self._later(path, _within(path.interval), self._ping)
+            self._later(path, self._clock.uniform(*path.interval), self._ping)
         elif not path.keepers and path.timer is not None:
             self._stop(path)
 
@@ -97,7 +97,7 @@ class Paths:
         path.keepers -= flow.keeps
         flow.keeps = False
         if path.flows is not None:
-            path.flows.discard(flow)
+            path.flows.pop(flow, None)
         if path.users == 0:
             self._drop(path)
         else:
@@ -140,13 +140,13 @@ class Paths:
         else:
             self._start_or_stop(path)
 
-    def lost(self, connection: int) -> set[Flow]:
+    def lost(self, connection: int) -> list[Flow]:
         """The connection is no more; the flows that were registered over it."""
         path = self._by_connection.get(connection)
         if path is None:
-            return set()
+            return []
         self._drop(path)
-        flows = path.flows or set()
+        flows = list(path.flows or ())
         for flow in flows:
             flow.path, flow.keeps = None, False
         return flows
@@ -185,7 +185,7 @@ class Paths:
         if path.heard >= path.asked:
             path.asked = now
         _ffi.ping(*path.key)
-        self._wait(path, now + _within(path.interval))
+        self._wait(path, now + self._clock.uniform(*path.interval))
 
     def _wait(self, path: Path, until: float) -> None:
         """For the next keep-alive, or for the answer that is due before."""
@@ -198,9 +198,3 @@ class Paths:
         else:
             # Deaf, though nobody closed it: PJSIP reports its end, which lost() then hears.
             _ffi.connection_close(path.key[1])
-
-
-def _within(interval: tuple[float, float]) -> float:
-    import random
-
-    return random.uniform(*interval)

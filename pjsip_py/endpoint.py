@@ -180,6 +180,8 @@ class EventStream:
         :raises ClosedError: none will come."""
         _ffi.check_fork("get")
         engine = self._endpoint._engine
+        if engine is not None and engine.on_wait is not None:
+            engine.on_wait()
         if engine is not None and engine.pumped_by_caller():
             engine.pump_until(lambda: bool(self._queue) or self._closed, timeout)
         elif engine is not None and engine.is_delivering_here() and not self._queue:
@@ -216,6 +218,9 @@ class EventStream:
                 loop = asyncio.get_running_loop()
                 future: asyncio.Future[None] = loop.create_future()
                 self._waiters.append((loop, future))
+            engine = self._endpoint._engine
+            if engine is not None and engine.on_wait is not None:
+                engine.on_wait()
             await future
 
     def __enter__(self) -> EventStream:
@@ -247,7 +252,7 @@ class Endpoint:
     :param strict: raise a handler's exception from the next call, dispatch or close.
     :param resolver: is asked for the servers behind a host name in place of the system; see
         ``docs/dns.md``.
-    :param clock: of the accounts' policy, for tests: :class:`pjsip_py.testing.FakeClock`.
+    :param clock: for tests, a :class:`pjsip_py.testing.VirtualClock`: all time follows it.
     :raises EndpointBusyError: another endpoint is open.
     """
 
@@ -283,9 +288,9 @@ class Endpoint:
         self._streams = Streams()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
-        self._resolver = Resolver(resolver, self._run_coroutine)
-        self._hooks = Hooks("pjsip_py-credentials", self._run_coroutine)
         self._clock: Clock = clock or EngineClock()
+        self._resolver = Resolver(resolver, self._run_coroutine, self._clock.time)
+        self._hooks = Hooks("pjsip_py-credentials", self._run_coroutine)
         self._start_policy()
         self._started_wanted = False
         self._local_addresses: dict[str, tuple[str, float]] = {}
@@ -315,7 +320,8 @@ class Endpoint:
                 return self._engine
             with _open_lock:
                 _refuse_second(self)
-                engine = Engine(self.config._c_fields(), self._receive)
+                options = self.config._c_fields() | self._clock.engine_options()
+                engine = Engine(options, self._receive)
                 _open_endpoint = self
             if self._started_wanted:
                 _ffi.want_started()
@@ -448,6 +454,7 @@ class Endpoint:
             self._pacer.stop()
         for account in self._accounts.copy().values():
             account.close()  # while its last event can be delivered
+        self._clock.detach(engine)
         try:
             stopped = engine.close(timeout)
         finally:
@@ -622,9 +629,13 @@ class Endpoint:
             _ffi.transport_close(handle)
             self._emit_transport(transport, "closed")
 
+    def _time(self) -> EventTime:
+        """Of an event that C has not seen."""
+        return EventTime(self._clock.time(), self._clock.wall())
+
     def _emit_transport(self, transport: Transport, state: str) -> None:
         event = TransportState(
-            time=EventTime(time.monotonic(), time.time()),
+            time=self._time(),
             protocol=transport.protocol,
             state=state,
             local=transport.address,
@@ -824,7 +835,7 @@ class Endpoint:
 
     def _failed(self, handler: Callable[[Any], object], event: Event, error: BaseException) -> None:
         failure = CallbackFailed(
-            time=EventTime(time.monotonic(), time.time()),
+            time=self._time(),
             handler=handler,
             event=event,
             exception=error,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -556,7 +555,7 @@ class RegistrationClient:
 
     def _local_state(self, request: _Request, error: errors.PjsipError) -> RegState:
         return RegState(
-            time=EventTime(time.monotonic(), time.time()),
+            time=self._endpoint._time(),
             client=self,
             account=self._account,
             code=getattr(error, "code", 503),

@@ -5,6 +5,7 @@
  * to it.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,6 +199,28 @@ static command *next_command(void)
     return cmd;
 }
 
+/* After each look at the network or the timers. */
+static void settle(void)
+{
+    transport_let_go();
+    client_run_ready();
+    transport_forget_ended();
+}
+
+/* Waits for the first packet; how many there were. */
+static int poll_network(pj_time_val *timeout)
+{
+    int n, events = 0;
+
+    do {
+        n = pj_ioqueue_poll(pjsip_endpt_get_ioqueue(pjpy.endpoint), timeout);
+        timeout->sec = timeout->msec = 0;
+        events += n > 0 ? n : 0;
+    } while (n > 0 && events < PJSIP_MAX_NET_EVENTS);
+    pjpy.worked += (unsigned)events;
+    return events;
+}
+
 static int fill_stats(pjpy_stats *stats)
 {
     queue_stats(stats);
@@ -225,11 +248,61 @@ static int strerror_of(command *cmd, char *out)
     return 0;
 }
 
+static uint32_t in_flight;
+
+static void count_in_flight(void *object)
+{
+    const client *c = object;
+
+    in_flight += c->current != NULL || c->renewing;
+}
+
+/* All that can be done while the clock stands. */
+static int clock_turn(const int64_t *now, pjpy_turn *out)
+{
+    pj_timer_heap_t *heap = pjsip_endpt_get_timer_heap(pjpy.endpoint);
+    pj_time_val none = { 0, 0 }, next, tick;
+    pjpy_stats stats;
+    int n, left = 100000; /* a socket that is always ready ends it, too */
+
+    if (!clock_is_virtual())
+        return PJPY_EINVAL;
+    clock_set(*now);
+    do {
+        client_run_ready();
+        n = (int)pj_timer_heap_poll(heap, NULL);
+        pjpy.worked += (unsigned)n;
+        n += poll_network(&none);
+        settle();
+    } while (n > 0 && --left > 0);
+
+    queue_stats(&stats);
+    *out = (pjpy_turn){ .next_ns = -1,
+                        .worked = pjpy.worked,
+                        .sent = pjpy.sent,
+                        .received = pjpy.received,
+                        .events = stats.events_queued };
+    if (pj_timer_heap_count(heap) > 0) {
+        pj_timer_heap_earliest_time(heap, &next);
+        pj_gettickcount(&tick);
+        PJ_TIME_VAL_SUB(next, tick);
+        out->next_ns = *now + (int64_t)PJ_TIME_VAL_MSEC(next) * 1000000;
+    }
+    if (pjpy.sent != pjpy.received) {
+        in_flight = 0;
+        handle_each(OBJ_CLIENT, count_in_flight);
+        out->in_flight = in_flight;
+    }
+    return 0;
+}
+
 static void run(command *cmd)
 {
     sync_call *call = cmd->sync;
     int status = PJPY_EINVAL, keep = 0;
 
+    /* Not who only asks. */
+    pjpy.worked += cmd->kind < CMD_STRERROR && cmd->kind != CMD_CLIENT_INFO;
     switch (cmd->kind) {
     case CMD_CLIENT_REQUEST:
         keep = 1; /* it becomes the client's */
@@ -248,6 +321,7 @@ static void run(command *cmd)
     case CMD_TIMER_CANCEL: status = alarm_command(cmd); break;
     case CMD_STRERROR: status = strerror_of(cmd, call->out); break;
     case CMD_STATS: status = fill_stats(call->out); break;
+    case CMD_CLOCK_TURN: status = clock_turn(call->in, call->out); break;
     }
     if (!keep)
         free(cmd);
@@ -282,6 +356,8 @@ static pj_status_t wake_open(void)
         return PJ_RETURN_OS_ERROR(errno);
     control.wake_read = fds[0];
     control.wake_write = fds[1];
+    if (clock_is_virtual())
+        return PJ_SUCCESS; /* wait_for_commands() reads it */
     pj_bzero(&callback, sizeof callback);
     callback.on_read_complete = on_wake;
     status = pj_ioqueue_register_sock(
@@ -415,9 +491,10 @@ static void poll_pjsip(void)
     static int64_t last_timer;
     pj_time_val next = { 0, 0 }, timeout = { 0, 0 };
     int64_t now;
-    int n, events = 0;
+    int n;
 
-    n = pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint), &next);
+    n = (int)pj_timer_heap_poll(pjsip_endpt_get_timer_heap(pjpy.endpoint),
+                                &next);
     now = clock_monotonic_ns();
     if (n > 0)
         last_timer = now;
@@ -437,13 +514,28 @@ static void poll_pjsip(void)
     pthread_mutex_unlock(&control.lock);
     if (timeout.sec || timeout.msec)
         queue_flush();
+    poll_network(&timeout);
+    pthread_mutex_lock(&control.lock);
+    control.sleeping = 0;
+    pthread_mutex_unlock(&control.lock);
+}
 
-    do {
-        n = pj_ioqueue_poll(pjsip_endpt_get_ioqueue(pjpy.endpoint), &timeout);
-        timeout.sec = timeout.msec = 0;
-        events += n;
-    } while (n > 0 && events < PJSIP_MAX_NET_EVENTS);
+/* In virtual time sockets and timers wait for clock_turn(). */
+static void wait_for_commands(void)
+{
+    struct pollfd wake = { .fd = control.wake_read, .events = POLLIN };
+    int sleeping;
 
+    queue_flush();
+    pthread_mutex_lock(&control.lock);
+    sleeping = control.sleeping = !control.head && !control.taken &&
+                                  control.state == RUNNING;
+    pthread_mutex_unlock(&control.lock);
+    if (sleeping)
+        poll(&wake, 1, (int)control.config.tick_ms);
+    while (recv(control.wake_read, control.wake_buffer,
+                sizeof control.wake_buffer, MSG_DONTWAIT) > 0)
+        ;
     pthread_mutex_lock(&control.lock);
     control.sleeping = 0;
     pthread_mutex_unlock(&control.lock);
@@ -457,10 +549,11 @@ static void worker_turn(void)
     for (n = 0; n < COMMANDS_PER_TURN && (cmd = next_command()); n++)
         run(cmd);
     client_run_ready();
-    poll_pjsip();
-    transport_let_go();
-    client_run_ready();
-    transport_forget_ended();
+    if (clock_is_virtual())
+        wait_for_commands();
+    else
+        poll_pjsip();
+    settle();
     queue_flush();
 }
 
@@ -523,6 +616,8 @@ int pjpy_start(const pjpy_config *config)
     control.config = *config;
     snprintf(control.user_agent, sizeof control.user_agent, "%s",
              config->user_agent);
+    clock_open((int)config->virtual_clock, config->monotonic_ns,
+               config->wall_ns);
     control.commands = control.wakeups = 0;
     control.wake_read = control.wake_write = -1;
     control.state = STARTING;
@@ -607,6 +702,12 @@ int pjpy_get_stats(pjpy_stats *stats)
 {
     memset(stats, 0, sizeof *stats);
     return command_call(command_new(CMD_STATS, NULL, 0), NULL, stats);
+}
+
+int pjpy_clock_turn(int64_t now_ns, pjpy_turn *turn)
+{
+    memset(turn, 0, sizeof *turn);
+    return command_call(command_new(CMD_CLOCK_TURN, NULL, 0), &now_ns, turn);
 }
 
 /* PJSIP's own words; the tables are there while an engine runs. */

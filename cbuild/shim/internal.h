@@ -10,6 +10,7 @@
 #include <pjsip-ua/sip_regc.h>
 #include <pthread.h>
 
+#include "clock.h"
 #include "pjsip_py.h"
 
 /* Locks that are held for less time than it takes to sleep and be woken. */
@@ -66,7 +67,8 @@ enum command_kind {
     CMD_TIMER,
     CMD_TIMER_CANCEL,
     CMD_STRERROR,
-    CMD_STATS
+    CMD_STATS,
+    CMD_CLOCK_TURN
 };
 
 /* A request of a client is its command, which moves to the client's own
@@ -129,6 +131,8 @@ typedef struct engine {
     int trace, started;         /* which events are wanted */
     int tokens;                 /* some client has a Bearer token in use */
     uint64_t late_events, retransmissions;
+    uint64_t sent, received;    /* SIP messages */
+    uint64_t worked;            /* commands, packets, timers; virtual time */
     map connections;            /* pjsip_transport* -> connection */
     map timers;                 /* request id -> alarm */
     map calls;                  /* Call-ID hash -> client */
@@ -148,8 +152,6 @@ void wipe(void *memory, size_t size);
    deadline. */
 void condition_open(pthread_cond_t *condition);
 void deadline_in(struct timespec *deadline, int timeout_ms);
-int64_t clock_monotonic_ns(void);
-int64_t clock_wall_ns(void);
 void entropy_open(int seeded, uint64_t seed);
 uint64_t assertion_count(void);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * What PJLIB leaves to the platform and this build supplies itself: random
- * numbers, unique strings (Call-ID, tags, branches), the assertion hook, and
- * the clocks that events carry.
+ * numbers, unique strings (Call-ID, tags, branches) and the assertion hook;
+ * the time is clock.c's.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -182,25 +182,6 @@ void deadline_in(struct timespec *deadline, int timeout_ms)
         deadline->tv_sec++;
         deadline->tv_nsec -= 1000000000;
     }
-}
-
-/* ------------------------------------------------------------- clocks */
-
-static int64_t clock_ns(clockid_t which)
-{
-    struct timespec t;
-    clock_gettime(which, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-int64_t clock_monotonic_ns(void)
-{
-    return clock_ns(CLOCK_MONOTONIC);
-}
-
-int64_t clock_wall_ns(void)
-{
-    return clock_ns(CLOCK_REALTIME);
 }
 
 /* -------------------------------------------------------------- build */

@@ -212,6 +212,7 @@ static int tracing(void)
 
 static pj_bool_t on_rx(pjsip_rx_data *rdata)
 {
+    pjpy.received++;
     if (tracing())
         push_message(0, rdata->tp_info.transport, rdata->msg_info.msg_buf,
                      (size_t)rdata->msg_info.len, rdata->pkt_info.src_name,
@@ -227,6 +228,7 @@ static pj_status_t on_tx(pjsip_tx_data *tdata)
         if (status != PJ_SUCCESS)
             return status; /* it does not go out */
     }
+    pjpy.sent++;
     if (tracing())
         push_message(PJPY_F_OUTGOING, tdata->tp_info.transport,
                      tdata->buf.start,

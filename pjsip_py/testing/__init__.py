@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         name="sipmessage",
     ) from error
 
-from .clock import FakeClock
+from .clock import FakeClock, VirtualClock
 from .digest import DigestCredentials, digest_response
 from .guard import Proof
 from .headers import Contact
@@ -41,5 +41,6 @@ __all__ = [
     "RegistrarError",
     "RegistrarStats",
     "Rule",
+    "VirtualClock",
     "digest_response",
 ]

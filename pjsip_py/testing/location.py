@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -202,7 +203,8 @@ def _gruus(key: str, stored: _Stored) -> str:
     if not instance:
         return ""
     domain = key.rpartition("@")[2]
-    temporary = f"tgruu.{abs(hash((stored.call_id, stored.cseq))):x}"  # another each time
+    source = f"{stored.call_id} {stored.cseq}".encode()
+    temporary = f"tgruu.{hashlib.sha256(source).hexdigest()[:16]}"  # another each time
     return (
         f';pub-gruu="sip:{key};gr={quote(instance, safe=":-")}"'
         f';temp-gruu="sip:{temporary}@{domain};gr"'

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import ssl
 import threading
 import time
@@ -14,10 +13,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Literal, overload
 
 from .certificates import TestAuthority, server_context
+from .clock import VirtualClock
 from .digest import DigestAuthenticator, DigestOptions
 from .guard import Guard, require_order
 from .location import Binding, LocationService, parse_aor
@@ -129,7 +130,9 @@ class Registrar:
     ``max_requests``
         how many received requests are kept, the newest.
     ``clock``
-        seconds, monotonic; expiry and nonce lifetime follow it.
+        a :class:`VirtualClock`, which expiry, nonces and delays follow, and the tags and nonces,
+        too, when it has a seed; or a function that gives seconds, monotonic, for expiry and nonce
+        lifetime alone.
 
     Raises ``ValueError`` for arguments that contradict each other.
     """
@@ -167,7 +170,7 @@ class Registrar:
         tls: ServerTls | None = None,
         server: str = "pjsip_py.testing",
         max_requests: int = 10_000,
-        clock: Callable[[], float] = time.monotonic,
+        clock: VirtualClock | Callable[[], float] = time.monotonic,
     ) -> None:
         self._protocols = _check_protocols(protocols)
         self._host = host
@@ -183,6 +186,8 @@ class Registrar:
         if default_expires < 1 or (max_expires is not None and max_expires < 1):
             raise ValueError("default_expires and max_expires are at least 1 s")
         self._clock = clock
+        self._virtual = clock if isinstance(clock, VirtualClock) else None
+        self._random = self._virtual.random("registrar") if self._virtual else SystemRandom()
         self._users = None if users is None else dict(users)
         self._tokens = None if tokens is None else dict(tokens)
         realms = (realm,) if isinstance(realm, str) else tuple(realm)
@@ -201,7 +206,7 @@ class Registrar:
             nextnonce,
             nc_check,
             clock,
-            _token,
+            self._token,
         )
         guards = [
             *(self._guard(one, True, options) for one in proxy_realms),
@@ -224,6 +229,7 @@ class Registrar:
             gruu=gruu,
             outbound=outbound,
             flow_timer=flow_timer,
+            wall=time.time if self._virtual is None else self._virtual.wall,
         )
         #: Whether a keep-alive over TCP or TLS is answered (RFC 5626 §4.4.1).
         self.answer_pings = True
@@ -275,7 +281,7 @@ class Registrar:
             self._forget_nonces()
             if not keep_bindings:
                 self._service.location.clear()
-        self._server = Server(self, self._note_error)
+        self._server = Server(self, self._note_error, self._virtual)
         self._server.start(sockets, self._ssl_context, _THREAD_DEADLINE)
         if self._errors:
             self.stop()
@@ -471,6 +477,7 @@ class Registrar:
         ``asyncio.to_thread``.
         """
         deadline = time.monotonic() + timeout
+        self._let_travel()
         with self._changed:
             while True:
                 found = self._find(wanted)
@@ -492,6 +499,7 @@ class Registrar:
 
         Raises ``TimeoutError`` that says how many did.
         """
+        self._let_travel()
         with self._changed:
             if not self._changed.wait_for(lambda: self._counts["keepalives"] >= wanted, timeout):
                 came = self._counts["keepalives"]
@@ -501,6 +509,15 @@ class Registrar:
         if isinstance(wanted, int):
             return list(self._requests) if len(self._requests) >= wanted else None
         return next((request for request in self._requests if wanted(request)), None)
+
+    def _token(self) -> str:
+        """For tags and nonces."""
+        return f"{self._random.getrandbits(64):016x}"
+
+    def _let_travel(self) -> None:
+        """On a virtual clock messages do so when somebody waits."""
+        if self._virtual is not None:
+            self._virtual.kick()
 
     # -- what it is told ---------------------------------------------------------------------
 
@@ -628,7 +645,8 @@ class Registrar:
         except Exception as error:
             self._note_error(error)
         else:
-            self._on_request(ReceivedRequest(parsed, data, flow, self._clock()), flow)
+            wall = None if self._virtual is None else self._virtual.wall()
+            self._on_request(ReceivedRequest(parsed, data, flow, self._clock(), wall), flow)
 
     def on_keepalive(self, flow: Flow) -> bool:
         """Count a CRLF keep-alive; whether it is answered."""
@@ -752,7 +770,7 @@ class Registrar:
         body: bytes = b"",
     ) -> bytes:
         named = [("Server", self._server_name), *headers]
-        return bytes(envelope.response(code, reason, named, tag=_token(), body=body))
+        return bytes(envelope.response(code, reason, named, tag=self._token(), body=body))
 
     def _count(self, what: str) -> None:
         with self._lock:
@@ -773,10 +791,6 @@ def _set(table: dict[str, str], key: str, value: str | None) -> None:
         table.pop(key, None)
     else:
         table[key] = value
-
-
-def _token() -> str:
-    return secrets.token_hex(8)
 
 
 def _check_protocols(protocols: Sequence[str]) -> tuple[str, ...]:

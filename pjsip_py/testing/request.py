@@ -18,7 +18,8 @@ class ReceivedRequest:
     """A request as it arrived, with what the tests ask of it most.
 
     ``message`` is the parsed :class:`sipmessage.Request` and ``data`` its bytes. ``time`` is
-    :func:`time.time` at arrival, ``received_at`` the registrar's clock, both in seconds.
+    :func:`time.time` at arrival, or the virtual clock's wall(), ``received_at`` the registrar's
+    clock, both in seconds.
     ``answered`` is the status code of the answer, None while (or if) there is none; 0 stands for
     raw bytes. ``retransmissions`` counts the copies of it that came after it. ``proofs`` are the
     credentials that the registrar judged, in turn; empty when a script answered.
@@ -37,13 +38,20 @@ class ReceivedRequest:
         "time",
     )
 
-    def __init__(self, parsed: ParsedRequest, data: bytes, flow: Flow, clock: float) -> None:
+    def __init__(
+        self,
+        parsed: ParsedRequest,
+        data: bytes,
+        flow: Flow,
+        clock: float,
+        wall: float | None = None,
+    ) -> None:
         self._parsed: ParsedRequest | None = parsed
         self.data = data
         self.protocol = flow.protocol
         self.source = flow.source
         self.local = flow.local
-        self.time = time.time()
+        self.time = time.time() if wall is None else wall
         self.received_at = clock
         self.answered: int | None = None
         self.retransmissions = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from .clock import VirtualClock
 from .framing import StreamFramer
 from .message import MAX_MESSAGE, MalformedRequest
 from .tls_layer import TlsLayer
@@ -19,6 +21,7 @@ from .tls_layer import TlsLayer
 Address = tuple[str, int]
 _DATAGRAMS_PER_WAKEUP = 64
 _PORT_TRIES = 50
+_IDLE_PASSES = 4  # of the loop, one after the other: what a callback has started is over by then
 
 
 class Flow(Protocol):
@@ -95,10 +98,24 @@ def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     return name[0], name[1]
 
 
+class _CountingSelector(selectors.DefaultSelector):
+    """Tells whether there was anything to do."""
+
+    events = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout)
+        self.events += len(ready)
+        return ready
+
+
 class _UdpFlow:
     protocol = "udp"
 
-    def __init__(self, sock: socket.socket, source: Address, local: Address) -> None:
+    def __init__(
+        self, server: Server, sock: socket.socket, source: Address, local: Address
+    ) -> None:
+        self._server = server
         self._sock = sock
         self.source = source
         self.local = local
@@ -108,6 +125,7 @@ class _UdpFlow:
             self._sock.sendto(data, destination)
         except OSError:  # a full buffer or a closed port: the datagram is lost, as UDP may
             return False
+        self._server.sent += 1
         return True
 
 
@@ -139,9 +157,10 @@ class _StreamFlow(asyncio.Protocol):
         try:
             for message in self._framer.feed(data):
                 if message:
+                    self._server.received += 1
                     receiver.on_message(message, self)
-                elif receiver.on_keepalive(self):
-                    self.send(b"\r\n", self.source)
+                elif receiver.on_keepalive(self) and self._transport is not None:
+                    self._transport.write(b"\r\n")
         except MalformedRequest as error:
             receiver.on_broken_stream(error, self)
             self.close()
@@ -150,6 +169,7 @@ class _StreamFlow(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return False
         self._transport.write(data)
+        self._server.sent += 1
         return True
 
     def close(self, *, reset: bool = False) -> None:
@@ -168,10 +188,24 @@ class _StreamFlow(asyncio.Protocol):
 
 
 class Server:
-    """Runs the sockets. Everything in :class:`Receiver` is called on its thread."""
+    """Runs the sockets. Everything in :class:`Receiver` is called on its thread.
 
-    def __init__(self, receiver: Receiver, on_error: Callable[[BaseException], None]) -> None:
+    While an endpoint follows the same virtual clock, it looks at its sockets only when the clock
+    has it :meth:`turn`.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        on_error: Callable[[BaseException], None],
+        clock: VirtualClock | None = None,
+    ) -> None:
         self.receiver = receiver
+        self.received = self.sent = 0  # messages
+        self._clock = clock
+        self._baton = threading.Condition()
+        self._held = self._parked = self._wanted = False
+        self._moved = 0
         self.connections: set[_StreamFlow] = set()
         self._accepted: dict[asyncio.Task[None], socket.socket] = {}
         self._layers: set[TlsLayer] = set()
@@ -179,7 +213,7 @@ class Server:
         self._sockets: dict[str, socket.socket] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._stopping: asyncio.Event | None = None
+        self._stopping = self._hanging_up = False
 
     def start(
         self, sockets: dict[str, socket.socket], ssl_context: ssl.SSLContext | None, timeout: float
@@ -193,26 +227,103 @@ class Server:
         self._thread.start()
         if not ready.wait(timeout):
             raise TimeoutError(f"the registrar's thread did not start within {timeout} s")
+        if self._clock is not None:
+            self._clock.join(self)
 
     def stop(self, timeout: float) -> bool:
         """Close everything. False when the thread has not ended after `timeout` seconds."""
-        thread, loop = self._thread, self._loop
+        thread = self._thread
         if thread is None:
             return True
         if thread is threading.current_thread():
             raise RuntimeError("a callback of the registrar cannot stop it")
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-                loop.call_soon_threadsafe(self._stop)
+        if self._clock is not None:
+            self._clock.leave(self)
+        self._stopping = True
+        self._interrupt()
         thread.join(timeout)
         if thread.is_alive():
             return False
         self._thread = None
         return True
 
-    def _stop(self) -> None:
-        if self._stopping is not None:
-            self._stopping.set()
+    def is_here(self) -> bool:
+        """Whether this thread is the server's."""
+        return threading.current_thread() is self._thread
+
+    def _interrupt(self) -> None:
+        """Have the thread look at what is wanted of it."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                loop.call_soon_threadsafe(self._look)
+        with self._baton:
+            self._baton.notify_all()
+
+    def _look(self) -> None:
+        if self._loop is not None and not self._hanging_up:
+            self._loop.stop()
+
+    # -- in turns with an endpoint (VirtualClock) -----------------------------------------------
+
+    def hold(self, timeout: float = 5.0) -> None:
+        """From now on nothing happens but in a :meth:`turn`."""
+        self._held = True
+        self._interrupt()
+        with self._baton:
+            self._baton.wait_for(lambda: self._parked or self._loop is None, timeout)
+
+    def release(self) -> None:
+        """Run freely again."""
+        self._held = False
+        self._interrupt()
+
+    def turn(self, timeout: float) -> int:
+        """Do all there is to do; how much that was.
+
+        Raises ``TimeoutError`` when a callback is still at it after `timeout` seconds.
+        """
+        with self._baton:
+            if not self._held or self._loop is None or self._stopping:
+                return 0
+            self._wanted = True
+            self._baton.notify_all()
+            if not self._baton.wait_for(
+                lambda: not (self._wanted and self._held) or self._loop is None, timeout
+            ):
+                raise TimeoutError(
+                    f"the registrar's thread was busy for {timeout} s: "
+                    "a match or raw callback is still running"
+                )
+            return self._moved
+
+    def _take_turns(self, loop: asyncio.AbstractEventLoop, selector: _CountingSelector) -> None:
+        with self._baton:
+            self._parked = True
+            self._baton.notify_all()
+            while self._held and not self._stopping:
+                if not self._wanted:
+                    self._baton.wait()
+                    continue
+                self._baton.release()
+                try:
+                    moved = self._run_to_rest(loop, selector)
+                finally:
+                    self._baton.acquire()
+                self._moved = moved
+                self._wanted = False
+                self._baton.notify_all()
+            self._parked = self._wanted = False
+            self._baton.notify_all()
+
+    def _run_to_rest(self, loop: asyncio.AbstractEventLoop, selector: _CountingSelector) -> int:
+        before, idle = selector.events, 0
+        while idle < _IDLE_PASSES:
+            seen = selector.events
+            loop.call_soon(loop.stop)  # one pass, and no wait
+            loop.run_forever()
+            idle = 0 if selector.events != seen or self._accepted else idle + 1
+        return selector.events - before
 
     def call(self, function: Callable[[], None], timeout: float) -> None:
         """Run a function on the server's thread and wait for it."""
@@ -228,21 +339,36 @@ class Server:
                 done.set()
 
         loop.call_soon_threadsafe(run)
+        self.turn(timeout)
         if not done.wait(timeout):
             raise TimeoutError(f"the registrar's thread was busy for {timeout} s")
 
     def call_later(self, delay: float, function: Callable[[], None]) -> None:
         """Run a function on the server's thread after `delay` seconds, if it still runs then."""
+        if self._clock is not None:
+            self._clock.call_on(self, delay, function)
+            return
         assert self._loop is not None
         self._loop.call_later(delay, function)
 
     def _run(self, ssl_context: ssl.SSLContext | None, ready: threading.Event) -> None:
         # A selector loop on every system: the datagrams are read with add_reader.
-        loop = asyncio.SelectorEventLoop()
+        selector = _CountingSelector()
+        loop = asyncio.SelectorEventLoop(selector)
         try:
             loop.set_exception_handler(self._loop_error)
             self._loop = loop
-            loop.run_until_complete(self._serve(ssl_context, ready))
+            self._serve(loop, ssl_context)
+            ready.set()
+            while not self._stopping:
+                if self._held:
+                    self._take_turns(loop, selector)
+                else:
+                    loop.run_forever()
+            self._hanging_up = True
+            for sock in self._sockets.values():
+                loop.remove_reader(sock)
+            loop.run_until_complete(self._hang_up())
         except BaseException as error:
             self._on_error(error)
         finally:
@@ -251,6 +377,8 @@ class Server:
                 sock.close()
             loop.close()
             ready.set()
+            with self._baton:
+                self._baton.notify_all()
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
@@ -260,9 +388,7 @@ class Server:
             error = RuntimeError(str(context.get("message")))
         self._on_error(error)
 
-    async def _serve(self, ssl_context: ssl.SSLContext | None, ready: threading.Event) -> None:
-        loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
+    def _serve(self, loop: asyncio.AbstractEventLoop, ssl_context: ssl.SSLContext | None) -> None:
         for protocol, sock in self._sockets.items():
             if protocol == "udp":
                 local = _address(sock.getsockname())
@@ -270,11 +396,6 @@ class Server:
             else:
                 context = ssl_context if protocol == "tls" else None
                 loop.add_reader(sock, self._accept, sock, protocol, context)
-        ready.set()
-        await self._stopping.wait()
-        for sock in self._sockets.values():
-            loop.remove_reader(sock)
-        await self._hang_up()
 
     async def _hang_up(self) -> None:
         """Close every connection: those still shaking hands, then the others."""
@@ -346,8 +467,9 @@ class Server:
                 return
             except OSError:  # an ICMP error of an earlier answer
                 continue
-            flow = _UdpFlow(sock, _address(name), local)
+            flow = _UdpFlow(self, sock, _address(name), local)
             if data.strip(b"\r\n\0"):
+                self.received += 1
                 self.receiver.on_message(data, flow)
             else:
                 self.receiver.on_keepalive(flow)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
 from .digest import Verdict
@@ -37,6 +37,7 @@ class RegistrarService:
         gruu: bool,
         outbound: bool,
         flow_timer: int | None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.location = location
         self.guards = tuple(guards)
@@ -47,6 +48,7 @@ class RegistrarService:
         self._flow_timer = flow_timer
         self._supported = ["path", *["gruu"] * gruu, *["outbound"] * outbound]
         self._date = (0, "")
+        self._wall = wall
 
     def decide(self, request: ReceivedRequest) -> Decision:
         """RFC 3261 §8.2 and §10.3: the status code and the headers that go with it."""
@@ -119,7 +121,7 @@ class RegistrarService:
         return (code, challenges) if code else None
 
     def _http_date(self) -> str:
-        now = int(time.time())
+        now = int(self._wall())
         if self._date[0] != now:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
