@@ -156,11 +156,15 @@ typedef struct pjpy_turn {
     uint64_t worked;            /* commands, packets and timers so far */
     uint64_t sent, received;    /* SIP messages so far */
     uint64_t events;            /* records queued so far */
+    uint64_t posted;            /* pjpy_posted() when all that had been was
+                                   done */
     uint32_t in_flight;         /* REGISTERs without an answer; 0 when as many
                                    messages were received as sent */
 } pjpy_turn;
 
 int pjpy_clock_turn(int64_t now_ns, pjpy_turn *turn);
+/* Commands and records queued so far. */
+uint64_t pjpy_posted(void);
 
 /* Copies whole records and writes their length to taken; 0: none within
    timeout_ms; below 0: the first record needs a buffer of that many bytes.

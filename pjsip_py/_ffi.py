@@ -307,13 +307,22 @@ class Turn(NamedTuple):
     sent: int  #: SIP messages
     received: int
     events: int
+    posted: int  #: :func:`posted` when all that had been was done
     in_flight: int
 
 
 def clock_turn(now_ns: int) -> Turn:
     out = ffi.new("pjpy_turn *")
     check(lib.pjpy_clock_turn(now_ns, out), "clock")
-    return Turn(out.next_ns, out.worked, out.sent, out.received, out.events, out.in_flight)
+    return Turn(
+        *(out.next_ns, out.worked, out.sent, out.received),
+        *(out.events, out.posted, out.in_flight),
+    )
+
+
+def posted() -> int:
+    """Commands and events queued so far."""
+    return int(lib.pjpy_posted())
 
 
 def last_assertion() -> str:

@@ -281,7 +281,8 @@ static int clock_turn(const int64_t *now, pjpy_turn *out)
                         .worked = pjpy.worked,
                         .sent = pjpy.sent,
                         .received = pjpy.received,
-                        .events = stats.events_queued };
+                        .events = stats.events_queued,
+                        .posted = stats.events_queued + pjpy.commands };
     if (pj_timer_heap_count(heap) > 0) {
         pj_timer_heap_earliest_time(heap, &next);
         pj_gettickcount(&tick);
@@ -301,6 +302,7 @@ static void run(command *cmd)
     sync_call *call = cmd->sync;
     int status = PJPY_EINVAL, keep = 0;
 
+    pjpy.commands++;
     /* Not who only asks. */
     pjpy.worked += cmd->kind < CMD_STRERROR && cmd->kind != CMD_CLIENT_INFO;
     switch (cmd->kind) {
@@ -708,6 +710,18 @@ int pjpy_clock_turn(int64_t now_ns, pjpy_turn *turn)
 {
     memset(turn, 0, sizeof *turn);
     return command_call(command_new(CMD_CLOCK_TURN, NULL, 0), &now_ns, turn);
+}
+
+uint64_t pjpy_posted(void)
+{
+    pjpy_stats stats;
+    uint64_t commands;
+
+    pthread_mutex_lock(&control.lock);
+    commands = control.commands;
+    pthread_mutex_unlock(&control.lock);
+    queue_stats(&stats);
+    return stats.events_queued + commands;
 }
 
 /* PJSIP's own words; the tables are there while an engine runs. */

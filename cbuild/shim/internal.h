@@ -132,7 +132,7 @@ typedef struct engine {
     int tokens;                 /* some client has a Bearer token in use */
     uint64_t late_events, retransmissions;
     uint64_t sent, received;    /* SIP messages */
-    uint64_t worked;            /* commands, packets, timers; virtual time */
+    uint64_t commands, worked;  /* done; worked: and packets, and timers */
     map connections;            /* pjsip_transport* -> connection */
     map timers;                 /* request id -> alarm */
     map calls;                  /* Call-ID hash -> client */

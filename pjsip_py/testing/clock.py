@@ -175,7 +175,7 @@ class VirtualClock:
         with self._guard:
             self._engine = engine
             self._delivered = 0
-            self._lost = self._missing(_ffi.Turn(0, 0, 0, 0, 0, 0))
+            self._lost = self._missing(_ffi.Turn(0, 0, 0, 0, 0, 0, 0))
             self._asked = Hooks.pending
             for server in self._servers:
                 server.hold()
@@ -299,22 +299,17 @@ class VirtualClock:
         return self._rest_with(None, patience, pump)
 
     def _rest_with(self, engine: Engine | None, patience: float, pump: bool) -> _ffi.Turn | None:
-        quiet_since: float | None = None
-        worked = -1
+        worked, since = -1, 0.0
         while True:
             turn = None if engine is None else self._rest_of(engine, patience, pump)
-            moved = sum(server.turn(self.deadline) for server in list(self._servers))
-            if turn is not None and turn.worked != worked:
-                worked = turn.worked
-                moved = 1
-            if moved:
-                quiet_since = None
+            if any([server.turn(self.deadline) for server in list(self._servers)]):
+                worked = -1
                 continue
             if turn is None or not self._awaits_others(turn):
                 break
-            now = time.monotonic()
-            quiet_since = quiet_since or now
-            if now - quiet_since >= self.grace:
+            if turn.worked != worked:
+                worked, since = turn.worked, time.monotonic()
+            elif time.monotonic() - since >= self.grace:
                 break
             time.sleep(0.001)
         if turn is not None:
@@ -325,8 +320,7 @@ class VirtualClock:
     def _rest_of(self, engine: Engine, patience: float, pump: bool) -> _ffi.Turn:
         """The worker and the program's handlers, in turns."""
         if engine.loop is not None:  # its tasks have perhaps not said all yet
-            self._let_deliver(engine, patience)
-            self._delivered += 1
+            self._delivered += self._let_deliver(engine, patience)
         while True:
             if self._engine is not engine:
                 raise _Gone
@@ -336,15 +330,17 @@ class VirtualClock:
                 raise _Gone from None
             if turn.events == self._delivered or (not pump and engine.pumped_by_caller()):
                 return turn
-            self._let_deliver(engine, patience)
-            self._delivered = turn.events + (not engine.pumped_by_caller())
+            pushed = self._let_deliver(engine, patience)
+            self._delivered = turn.events + pushed
+            if _ffi.posted() == turn.posted + pushed:
+                return turn  # nobody had anything to say to that
 
-    def _let_deliver(self, engine: Engine, patience: float) -> None:
-        """Wait until all that is queued has been handled."""
+    def _let_deliver(self, engine: Engine, patience: float) -> int:
+        """Wait until all that is queued has been handled; how many events it took for that."""
         if engine.pumped_by_caller():
             while engine.dispatch(0.0):
                 pass
-            return
+            return 0
         done = threading.Event()
         loop = engine.loop
 
@@ -361,6 +357,7 @@ class VirtualClock:
                 raise _Gone
             if time.monotonic() > until:
                 raise TimeoutError(_blocked(engine, patience))
+        return 1
 
     def _awaits_others(self, turn: _ffi.Turn) -> bool:
         """Whether somebody who does not follow this clock has perhaps something to say."""

@@ -45,6 +45,10 @@ class _Stored:
     cseq: int
     path: tuple[str, ...]
 
+    def left(self, now: float) -> int:
+        """Whole seconds until it expires, rounded up; a millionth is but the arithmetic's."""
+        return math.ceil(round(self.expires_at - now, 6))
+
     def matches(self, contact: Contact, uri: URI | None, *, outbound: bool) -> bool:
         if outbound and _flow_of(contact) is not None:  # RFC 5626 §6: the flow is what counts
             return _flow_of(self.contact) == _flow_of(contact)
@@ -92,7 +96,7 @@ class LocationService:
         return [
             Binding(
                 uri=stored.contact.uri,
-                expires=math.ceil(stored.expires_at - now),
+                expires=stored.left(now),
                 q=None if (q := stored.contact.params.get("q")) is None else float(q),
                 params=stored.contact.params,
                 display_name=stored.contact.display_name,
@@ -109,8 +113,7 @@ class LocationService:
         now = self._clock()
         key = aor_key(aor)
         return [
-            f"{stored.contact}{_gruus(key, stored) if gruu else ''}"
-            f";expires={math.ceil(stored.expires_at - now)}"
+            f"{stored.contact}{_gruus(key, stored) if gruu else ''};expires={stored.left(now)}"
             for stored in self._live(key)
         ]
 

@@ -108,6 +108,9 @@ class _CountingSelector(selectors.DefaultSelector):
         self.events += len(ready)
         return ready
 
+    def ready(self) -> bool:
+        return bool(super().select(0))
+
 
 class _UdpFlow:
     protocol = "udp"
@@ -286,6 +289,8 @@ class Server:
         with self._baton:
             if not self._held or self._loop is None or self._stopping:
                 return 0
+            if self._parked and not self._selector.ready():
+                return 0
             self._wanted = True
             self._baton.notify_all()
             if not self._baton.wait_for(
@@ -297,7 +302,7 @@ class Server:
                 )
             return self._moved
 
-    def _take_turns(self, loop: asyncio.AbstractEventLoop, selector: _CountingSelector) -> None:
+    def _take_turns(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._baton:
             self._parked = True
             self._baton.notify_all()
@@ -307,7 +312,7 @@ class Server:
                     continue
                 self._baton.release()
                 try:
-                    moved = self._run_to_rest(loop, selector)
+                    moved = self._run_to_rest(loop)
                 finally:
                     self._baton.acquire()
                 self._moved = moved
@@ -316,7 +321,8 @@ class Server:
             self._parked = self._wanted = False
             self._baton.notify_all()
 
-    def _run_to_rest(self, loop: asyncio.AbstractEventLoop, selector: _CountingSelector) -> int:
+    def _run_to_rest(self, loop: asyncio.AbstractEventLoop) -> int:
+        selector = self._selector
         before, idle = selector.events, 0
         while idle < _IDLE_PASSES:
             seen = selector.events
@@ -353,8 +359,8 @@ class Server:
 
     def _run(self, ssl_context: ssl.SSLContext | None, ready: threading.Event) -> None:
         # A selector loop on every system: the datagrams are read with add_reader.
-        selector = _CountingSelector()
-        loop = asyncio.SelectorEventLoop(selector)
+        self._selector = _CountingSelector()
+        loop = asyncio.SelectorEventLoop(self._selector)
         try:
             loop.set_exception_handler(self._loop_error)
             self._loop = loop
@@ -362,7 +368,7 @@ class Server:
             ready.set()
             while not self._stopping:
                 if self._held:
-                    self._take_turns(loop, selector)
+                    self._take_turns(loop)
                 else:
                     loop.run_forever()
             self._hanging_up = True
