@@ -42,6 +42,16 @@ class Receiver(Protocol):
     def _orphan(self) -> None: ...
 
 
+class VirtualTime(Protocol):
+    """A test's clock: messages travel only while it looks after them."""
+
+    def kick(self) -> None:
+        """Somebody begins to wait for what messages bring."""
+
+    def settle(self) -> None:
+        """Wait until everything that can happen while the clock stands has happened."""
+
+
 def _threads_are_greenlets() -> bool:
     """Whether gevent has made them so."""
     monkey = sys.modules.get("gevent.monkey")
@@ -69,8 +79,7 @@ class Engine:
         #: What a handler raised that is no Exception (Ctrl-C, sys.exit): raised by dispatch().
         self.interrupt: BaseException | None = None
         self.late_events = 0
-        #: Of a virtual clock: somebody begins to wait for what only messages can bring.
-        self.on_wait: Callable[[], object] | None = None
+        self.virtual: VirtualTime | None = None
         self.stopping = self.closed = False
         _ffi.start(config)
 
@@ -146,8 +155,8 @@ class Engine:
         try:
             if self.closed:
                 return 0  # the queue may be another engine's by now
-            if self.on_wait is not None and timeout > 0 and self._thread is None:
-                self.on_wait()
+            if self.virtual is not None and timeout > 0 and self._thread is None:
+                self.virtual.kick()
             count = self._take(timeout)
             outer = self._delivering_thread
             self._delivering_thread = threading.get_ident()
@@ -250,6 +259,9 @@ class Engine:
 
     def wait(self, operations: list[Operation[Any]], timeout: float) -> None:
         """Wait for all of *operations*, on any thread, the delivering one included."""
+        if operations and self.virtual is not None and not self.is_delivering_here():
+            self.virtual.settle()
+            timeout = 0.0  # what is not there now does not come while the clock stands
         deadline = time.monotonic() + timeout
         for operation in operations:
             left = max(0.0, deadline - time.monotonic())

@@ -145,8 +145,8 @@ class Operation(Generic[T]):
         if self.done():
             return
         _ffi.check_fork(self.name)
-        if self._engine.on_wait is not None:
-            self._engine.on_wait()
+        if self._engine.virtual is not None:
+            self._engine.virtual.kick()
         if self._engine.pumped_by_caller():
             self._engine.pump_until(self.done, timeout)
         else:
@@ -192,8 +192,8 @@ class Operation(Generic[T]):
                     loop.call_soon_threadsafe(wake)
 
             self.add_done_callback(on_done)
-            if self._engine.on_wait is not None:
-                self._engine.on_wait()
+            if self._engine.virtual is not None:
+                self._engine.virtual.kick()
             try:
                 yield from future.__await__()
             except asyncio.CancelledError:

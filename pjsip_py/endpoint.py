@@ -180,8 +180,8 @@ class EventStream:
         :raises ClosedError: none will come."""
         _ffi.check_fork("get")
         engine = self._endpoint._engine
-        if engine is not None and engine.on_wait is not None:
-            engine.on_wait()
+        if engine is not None and engine.virtual is not None:
+            engine.virtual.kick()
         if engine is not None and engine.pumped_by_caller():
             engine.pump_until(lambda: bool(self._queue) or self._closed, timeout)
         elif engine is not None and engine.is_delivering_here() and not self._queue:
@@ -219,8 +219,8 @@ class EventStream:
                 future: asyncio.Future[None] = loop.create_future()
                 self._waiters.append((loop, future))
             engine = self._endpoint._engine
-            if engine is not None and engine.on_wait is not None:
-                engine.on_wait()
+            if engine is not None and engine.virtual is not None:
+                engine.virtual.kick()
             await future
 
     def __enter__(self) -> EventStream:
@@ -431,6 +431,9 @@ class Endpoint:
             goodbyes = self._goodbyes(timeout) if network else []
             if goodbyes:
                 waits = [asyncio.ensure_future(_quietly(op)) for op in goodbyes]
+                if engine.virtual is not None:  # see Engine.wait()
+                    await asyncio.to_thread(engine.virtual.settle)
+                    timeout = 0.0
                 await asyncio.wait(waits, timeout=timeout)
         finally:
             self._stop(engine, max(1.0, timeout))

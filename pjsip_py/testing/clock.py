@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import random
 import sys
 import threading
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pjsip_py import _ffi
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 
 _DELIVERY = 10.0  # s
 _MS = 1_000_000  # ns
+_PACKAGE = str(Path(_ffi.__file__).parent) + os.sep
 _START = 1000 * 1000 * _MS
 _SEEDED_WALL = 1_767_225_600.0  # 2026-01-01T00:00:00Z: two runs with one seed have one date
 _TICK = 0.05  # s
 _LOOP_PASSES = 5
+_OURS = 10  # times the grace, for a hook: it runs in this process, and is known to be at it
 
 
 class _Gone(Exception):
@@ -49,8 +53,8 @@ class VirtualClock:
         and tags follow from it, so that two runs print the same bytes; None: random ones.
     :param wall: time.time() at the start; None: the present, or with a *seed* the first second
         of 2026.
-    :param grace: real seconds that those have to answer who do not follow this clock, another
-        server, a resolver or a vault, before time moves on.
+    :param grace: real seconds that another server, which does not follow this clock, has to answer
+        before time moves on; a resolver or a vault of the program's has ten times as long.
     :param deadline: real seconds after which a handler that does not return is a TimeoutError.
     """
 
@@ -179,13 +183,13 @@ class VirtualClock:
             self._asked = Hooks.pending
             for server in self._servers:
                 server.hold()
-        engine.on_wait = self._kicked.set
+        engine.virtual = self
         threading.Thread(
             target=self._conduct_for, args=(engine,), name="pjsip_py-clock", daemon=True
         ).start()
 
     def detach(self, engine: Engine) -> None:
-        engine.on_wait = None
+        engine.virtual = None
         with self._guard:
             if self._engine is not engine:
                 return
@@ -302,14 +306,16 @@ class VirtualClock:
         worked, since = -1, 0.0
         while True:
             turn = None if engine is None else self._rest_of(engine, patience, pump)
-            if any([server.turn(self.deadline) for server in list(self._servers)]):
+            moved = [server.turn(self.deadline) for server in list(self._servers)]
+            if any(moved):  # no generator: each has its turn
                 worked = -1
                 continue
-            if turn is None or not self._awaits_others(turn):
+            grace = 0.0 if turn is None else self._grace(turn)
+            if turn is None or grace == 0:
                 break
             if turn.worked != worked:
                 worked, since = turn.worked, time.monotonic()
-            elif time.monotonic() - since >= self.grace:
+            elif time.monotonic() - since >= grace:
                 break
             time.sleep(0.001)
         if turn is not None:
@@ -359,12 +365,14 @@ class VirtualClock:
                 raise TimeoutError(_blocked(engine, patience))
         return 1
 
-    def _awaits_others(self, turn: _ffi.Turn) -> bool:
-        """Whether somebody who does not follow this clock has perhaps something to say."""
+    def _grace(self, turn: _ffi.Turn) -> float:
+        """Real seconds to wait for those who do not follow this clock, if they are asked."""
         if Hooks.pending > self._asked:
-            return True
+            return _OURS * self.grace
         out, back = self._missing(turn)
-        return turn.in_flight > 0 and (out > self._lost[0] or back > self._lost[1])
+        if turn.in_flight > 0 and (out > self._lost[0] or back > self._lost[1]):
+            return self.grace
+        return 0.0
 
     def _missing(self, turn: _ffi.Turn) -> tuple[int, int]:
         """Messages that were sent and not received, towards registrars and from them."""
@@ -397,8 +405,10 @@ def _blocked(engine: Engine, patience: float) -> str:
     frame = sys._current_frames().get(thread) if thread is not None else None
     where = ""
     if frame is not None:
-        last = traceback.extract_stack(frame)[-1]
-        where = f"; its thread is in {last.name}() at {last.filename}:{last.lineno}"
+        stack = traceback.extract_stack(frame)
+        ours = [i for i, at in enumerate(stack) if at.filename.startswith(_PACKAGE)]
+        at = stack[min(max(ours, default=-2) + 1, len(stack) - 1)]  # what we have called
+        where = f": {at.name}() at {at.filename}:{at.lineno}"
     return (
         f"time cannot pass: the endpoint has delivered nothing for {patience:g} s, "
         f"a handler blocks{where}"
