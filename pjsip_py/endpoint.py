@@ -875,6 +875,7 @@ class Endpoint:
                     local=_ffi.text_of(record.text[0]),
                     remote=_ffi.text_of(record.text[1]),
                     text=_ffi.text_of(record.text[2]),
+                    raw=record.text[2],
                 )
             )
         elif record.kind == _ffi.EV_DROPPED:

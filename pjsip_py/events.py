@@ -336,6 +336,8 @@ class SipMessage(Event):
     local: str
     remote: str
     text: str
+    #: The bytes that *text* was made of.
+    raw: bytes = field(repr=False, default=b"")
 
     @property
     def start_line(self) -> str:
@@ -343,7 +345,7 @@ class SipMessage(Event):
 
     @property
     def headers(self) -> Headers:
-        return Response(self.text.encode(), "").headers
+        return Response(self.raw or self.text.encode(), "").headers
 
 
 @record(frozen=True, slots=True, kw_only=True)
