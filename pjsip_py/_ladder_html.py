@@ -21,7 +21,7 @@ _STYLE = """\
 body{font:15px/1.4 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
 padding:1rem;width:fit-content;min-width:min(100%,76rem)}
 h1{font-size:1.4rem;margin:0 0 .25rem;overflow-wrap:anywhere}
-.sip{--t:12.5rem;min-width:calc(var(--t) + var(--n)*11rem);margin-bottom:2rem;max-width:110rem}
+.sip{--t:13.5rem;min-width:calc(var(--t) + var(--n)*11rem);margin-bottom:2rem;max-width:110rem}
 .sip p{margin:.25rem 0 .75rem;color:var(--dim)}
 .sip form{display:flex;flex-wrap:wrap;gap:.5rem .75rem;align-items:center;margin:.5rem 0;
 max-width:calc(100vw - 2rem);position:sticky;left:1rem}
@@ -38,9 +38,9 @@ overflow-wrap:anywhere;line-height:1.25}
 .rows>i{position:absolute;top:0;bottom:0;border-left:1px solid var(--line);
 left:calc(var(--t) + (100% - var(--t))*var(--x))}
 .m,.n,.g{position:relative}
-.m summary{list-style:none;cursor:pointer}
+.m summary{list-style:none;cursor:pointer;scroll-margin-top:4rem}
 .m summary::-webkit-details-marker{display:none}
-.m summary,.n,.g{display:flex;align-items:center;padding:.2rem 0}
+.m summary,.n,.g{display:flex;align-items:center;padding:.4rem 0}
 .m summary:hover,.m[open] summary{background:color-mix(in srgb,var(--ink) 6%,transparent)}
 .m summary:focus-visible{outline:2px solid var(--request);outline-offset:-2px}
 .t{flex:0 0 var(--t);min-width:0;font:.8rem/1.3 ui-monospace,monospace;color:var(--dim);
@@ -54,7 +54,7 @@ padding:0 .9rem;overflow-wrap:anywhere;line-height:1.3;color:var(--c)}
 .w b,.w small{background:var(--paper);border-radius:3px;padding:0 .25rem}
 .m summary:hover .w :is(b,small),.m[open] .w :is(b,small){background:transparent}
 .w small{color:var(--dim);display:inline-block}
-.l{display:block;height:0;border-top:2px solid;margin:.3rem -.9rem;position:relative}
+.l{display:block;height:0;border-top:2px solid;margin:.15rem -.9rem;position:relative}
 .failure .l{border-top-width:3px}
 .again .l{border-top-style:dashed}
 .l::after{content:"";position:absolute;top:-6px;border:5px solid transparent}
@@ -87,7 +87,7 @@ vertical-align:middle;margin-right:.4rem}
 [hidden]{display:none!important}
 @media(max-width:40rem){body{padding:.5rem}.sip{--t:4.6rem;min-width:calc(var(--t) + var(--n)*7rem)}
 .t time{display:none}.t{font-size:.7rem;padding-right:.5rem}.w{padding:0 .5rem}
-.l{margin:.3rem -.5rem}}
+.l{margin:.15rem -.5rem}}
 @media print{body{padding:0;min-width:0;width:auto}.sip form{display:none}
 .sip header{position:static}.m,.n{break-inside:avoid}.full{max-width:none}.sip{min-width:0}}
 """
@@ -163,7 +163,7 @@ def section(picture: Picture) -> str:
         parts.append("<header>")
         for lane in picture.lanes:
             more = f" +{len(lane.addresses) - 1}" if len(lane.addresses) > 1 else ""
-            address = _text(lane.addresses[0]) + more
+            address = _text(lane.addresses[0]).replace("]:", "]<wbr>:") + more
             inner = f"{_text(lane.name)}<small>{address}</small>" if lane.name else address
             parts.append(f'<div title="{_text(chr(10).join(lane.addresses[:20]))}">{inner}</div>')
         parts.append("</header>\n")
@@ -224,13 +224,15 @@ def _row(row: Row, picture: Picture) -> str:
     else:
         way = "r" if row.target > row.source else "b"
         start, wide = (left + 0.5) / lanes, (right - left) / lanes
-    details = f"<small>{_text(' · '.join(row.details))}</small>" if row.details else ""
+    # Lines break between the particulars only.
+    particulars = [_text(each).replace(" ", "\u00a0") for each in row.details]
+    details = "<small>" + "\u00a0\u00b7 ".join(particulars) + "</small>" if particulars else ""
     css = f"m {way} {row.style}" + (" again" if row.again else "")
     return (
         f'<details class="{css}" data-aor="{_text(row.aor)}" data-call="{_text(row.call_id)}">'
         f'<summary>{times}<span class="a"><span class="w" style="--l:{start:.5g};--w:{wide:.5g}">'
         f'<b>{mark}{_text(row.label)}</b><span class="l"></span>{details}'
         f'<span class="h"> {_text(row.path)}</span></span></span></summary>'
-        f'<div class="full"><p>{_text(row.path)}</p><pre tabindex="0">{_text(row.text)}</pre></div>'
-        "</details>\n"
+        f'<div class="full"><p>{_text(row.path)}</p>'
+        f'<pre tabindex="0">{_text(row.text.rstrip())}</pre></div></details>\n'
     )

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from html import escape
+from typing import NamedTuple
 
 from .ladder import STYLES, Picture, Row, clock, date, duration, printable, since
 
-_TIMES, _LANE, _ROW, _HEAD, _MARGIN = 158, 250, 40, 58, 16
+_ROW, _HEAD, _MARGIN = 40, 58, 16
+_NARROW, _WIDE = 270, 420  # px between lifelines, as their addresses need
 _REPEAT = 25  # rows after which the names of the lifelines stand again
-_CHAR, _BOLD = 7.0, 7.8  # px of a character, on the safe side
+_WIDEST = 900  # px that a note may ask for
 
 _STYLE = """\
 .sip-ladder{font:13px system-ui,sans-serif;--ink:#1f2328;--paper:#fff;--dim:#59636e;--line:#d1d9e0;
@@ -31,33 +33,61 @@ _STYLE = """\
 )
 
 
+def _width(text: str, css: str = "") -> float:
+    """How wide a text is drawn at most; nobody knows whose font it will be."""
+    narrow = sum(c in " .,:;|!'ijl()[]/" for c in text)
+    wide = sum(c.isupper() or c in "@mwMW\u2014" or c > "\u00ff" for c in text)
+    middle = len(text) - narrow - wide
+    each = 5 * narrow + 10 * wide + 8 * middle
+    return each * {"b": 1.12, "dim": 0.85}.get(css, 1)
+
+
+def _cut(text: str, css: str, room: float) -> str:
+    if _width(text, css) <= room:
+        return text
+    while len(text) > 2 and _width(text, css) > room - 11:
+        text = text[: min(len(text) - 1, int(room / 3))]
+    return text + "\u2026"
+
+
 def _text(
     x: float, y: float, text: str, css: str = "", anchor: str = "start", room: float = 1e9
 ) -> str:
-    limit = max(3, int(room / _CHAR))
-    if len(text) > limit:
-        text = text[: limit - 1] + "\u2026"
+    text = _cut(printable(text), css, room)
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
         + (f' class="{css}"' if css else "")
-        + f">{escape(printable(text))}</text>"
+        + f">{escape(text)}</text>"
     )
 
 
-def _x(lane: int) -> float:
-    return _TIMES + _LANE * (lane + 0.5)
+class _Grid(NamedTuple):
+    """Where the lifelines are."""
+
+    times: float
+    lane: float
+
+    def x(self, lane: int) -> float:
+        return self.times + self.lane * (lane + 0.5)
 
 
-def _heads(picture: Picture, y: float) -> list[str]:
+def _grid(picture: Picture) -> _Grid:
+    longest = max((_width(lane.addresses[0], "b") for lane in picture.lanes), default=0)
+    ends = [since(row.time - picture.start) for row in picture.rows]
+    times = 124 + _width(max(ends, key=len, default=""), "dim")
+    return _Grid(round(times), round(min(max(_NARROW, longest + 50), _WIDE)))
+
+
+def _heads(picture: Picture, grid: _Grid, y: float) -> list[str]:
     parts = []
     for number, lane in enumerate(picture.lanes):
-        x, room = _x(number), _LANE - 24
+        x, room = grid.x(number), grid.lane - 24
         more = f" +{len(lane.addresses) - 1}" if len(lane.addresses) > 1 else ""
         address = lane.addresses[0]
         every = escape(printable("\n".join(lane.addresses[:20])))
         parts.append(f"<g><title>{every}</title>")
         parts.append(
-            f'<rect class="box" x="{x - _LANE / 2 + 8:g}" y="{y:g}" width="{_LANE - 16}"'
+            f'<rect class="box" x="{x - grid.lane / 2 + 8:g}" y="{y:g}" width="{grid.lane - 16:g}"'
             f' height="{_HEAD - 18}" rx="6"/>'
         )
         if lane.name:
@@ -69,8 +99,8 @@ def _heads(picture: Picture, y: float) -> list[str]:
     return parts
 
 
-def _arrow(row: Row, y: float) -> list[str]:
-    a, b = _x(row.source), _x(row.target)
+def _arrow(row: Row, grid: _Grid, y: float) -> list[str]:
+    a, b = grid.x(row.source), grid.x(row.target)
     line = y + 22
     parts = [f'<g class="{row.style}"><title>{escape(printable(row.path))}\n\n']
     parts.append(f"{escape(printable(row.text))}</title>")
@@ -81,7 +111,7 @@ def _arrow(row: Row, y: float) -> list[str]:
             f'<path d="M{a:g} {line - 8:g}h40v14h-32" fill="none" stroke="currentColor"'
             f' stroke-width="{width}"{css}/>'
         )
-        tip, way, middle, anchor, room = a, -1, a + 48, "start", _LANE / 2 - 48
+        tip, way, middle, anchor, room = a, -1, a + 48, "start", grid.lane / 2 - 48
     else:
         way = 1 if b > a else -1
         parts.append(
@@ -95,49 +125,53 @@ def _arrow(row: Row, y: float) -> list[str]:
     )
     mark = "\u2717 " if row.style == "failure" else ""
     parts.append(_text(middle, y + 16, mark + row.label, "b", anchor, room))
-    parts.append(_text(middle, y + 35, " \u00b7 ".join(row.details), "dim", anchor, room * 1.15))
+    parts.append(_text(middle, y + 35, " \u00b7 ".join(row.details), "dim", anchor, room))
     return [*parts, "</g>"]
 
 
 def svg(picture: Picture) -> str:
     """The whole picture, one ``<svg>`` element."""
-    width = max(_TIMES + _LANE * len(picture.lanes), 560) + _MARGIN
-    room = width - _TIMES - 2 * _MARGIN
+    grid = _grid(picture)
+    notes = (_width(row.label, "b") for row in picture.rows if row.kind == "note")
+    right = max(grid.lane * len(picture.lanes), min(max(notes, default=0) + 70, _WIDEST), 400)
+    width = grid.times + right + _MARGIN
+    room = right - 36
     parts: list[str] = []
     y = float(_MARGIN)
     title = picture.title or "SIP ladder"
     parts.append(_text(_MARGIN, y + 14, title, "b", room=width - 2 * _MARGIN))
-    parts.append(_text(_MARGIN, y + 32, summary(picture), "dim", room=(width - 32) * 1.15))
+    parts.append(_text(_MARGIN, y + 32, summary(picture), "dim", room=(width - 32)))
     y += 46
     top = y
-    heads = _heads(picture, y)
+    heads = _heads(picture, grid, y)
     y += _HEAD
     body: list[str] = []
     messages = 0
     for row in picture.rows:
         if row.kind == "message":
             if messages and messages % _REPEAT == 0:
-                heads += _heads(picture, y)
+                heads += _heads(picture, grid, y)
                 y += _HEAD
             messages += 1
         if row.kind == "gap":
-            body.append(_text(_TIMES - 12, y + 15, f"\u22ee {row.label}", "dim", "end"))
+            body.append(_text(grid.times - 12, y + 15, f"\u22ee {row.label}", "dim", "end"))
             y += 24
             continue
         body.append(_text(_MARGIN, y + 20, clock(row.time), "dim"))
-        body.append(_text(_TIMES - 12, y + 20, since(row.time - picture.start), "dim", "end"))
+        body.append(_text(grid.times - 12, y + 20, since(row.time - picture.start), "dim", "end"))
         if row.kind == "message":
-            body += _arrow(row, y)
+            body += _arrow(row, grid, y)
             y += _ROW
         else:
             mark = "\u2717 " if row.style == "failure" else ""
             text = mark + " ".join(row.label.split())
-            wide = min(room, len(text) * (_BOLD if row.style == "failure" else _CHAR) + 24)
+            css = "b" if row.style == "failure" else ""
+            wide = min(room, _width(text, css)) + 24
             body.append(
                 f'<g class="{row.style}"><title>{escape(printable(row.label))}</title>'
-                f'<rect class="box" x="{_TIMES + 8}" y="{y + 5:g}" width="{wide:g}" height="22"'
-                ' rx="11"/>'
-                + _text(_TIMES + 20, y + 20, text, "b" if row.style == "failure" else "", room=room)
+                f'<rect class="box" x="{grid.times + 8:g}" y="{y + 5:g}" width="{wide:g}"'
+                ' height="22" rx="11"/>'
+                + _text(grid.times + 20, y + 20, text, css, room=room)
                 + "</g>"
             )
             y += 32
@@ -145,14 +179,14 @@ def svg(picture: Picture) -> str:
         body.append(_text(_MARGIN, y, "no messages"))
     bottom = y + 8
     lines = [
-        f'<path class="life" d="M{_x(number):g} {top + _HEAD - 18:g}V{bottom:g}"/>'
+        f'<path class="life" d="M{grid.x(number):g} {top + _HEAD - 18:g}V{bottom:g}"/>'
         for number in range(len(picture.lanes))
     ]
     y = bottom + 22
     x = float(_MARGIN)
     legend = []
     for name, meaning in STYLES.items():
-        wide = 34 + len(meaning) * _CHAR
+        wide = 30 + _width(meaning, "dim")
         if x + wide > width and x > _MARGIN:
             x, y = float(_MARGIN), y + 20
         legend.append(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2000  # messages and notes of one picture
 GAP = 1.0  # s without anything that are worth a mark
+T1 = 0.5  # s after which an answer is missed; RFC 3261 §17.1.1.1
 
 #: What a row looks like, and what that means; the legend, too.
 STYLES = {
@@ -48,7 +49,7 @@ STYLES = {
     "success": "2xx",
     "redirect": "3xx",
     "challenge": "challenge (401, 407)",
-    "failure": "failure (4xx, 5xx, 6xx, no answer)",
+    "failure": "failure (4xx, 5xx, 6xx; no answer)",
 }
 
 
@@ -275,7 +276,11 @@ class _Facts:
         number, _, method = self.headers.get("CSeq", "").strip().partition(" ")
         self.number = number
         self.method = method.strip() if self.is_response else words[0]
-        self.well_formed = bool(100 <= self.code <= 699 if self.is_response else len(words) == 3)
+        self.well_formed = (
+            100 <= self.code <= 699
+            if self.is_response
+            else len(words) == 3 and words[2].startswith("SIP/")
+        )
         self.call_id = self.headers.get("Call-ID", "")
         self.aor = parse_contact(self.headers.get("To", ""))[1]
         self.transaction = (self.call_id, self.number, self.method)
@@ -320,9 +325,9 @@ class _Facts:
         return bool(asked & request.answered)
 
 
-def _style(facts: _Facts, request: _Facts | None) -> str:
+def _style(facts: _Facts, request: _Facts | None, missed: bool) -> str:
     if not facts.is_response:
-        return "request" if facts.well_formed else "failure"
+        return "request" if facts.well_formed and not missed else "failure"
     if facts.code in (401, 407):
         return "failure" if facts.refuses(request) else "challenge"
     by_class = {1: "provisional", 2: "success", 3: "redirect"}
@@ -363,7 +368,14 @@ def _lanes(seen: list[_Seen], names: Mapping[str, str]) -> tuple[list[Lane], dic
                 group.append(address)
     lanes: list[Lane] = []
     where: dict[str, int] = {}
-    for key, addresses in groups.items():
+    asking: dict[str, bool] = {}
+    for item in seen:
+        is_request = not item.message.data.startswith(b"SIP/")
+        asking.setdefault(item.message.source, is_request)
+        asking.setdefault(item.message.destination, not is_request)
+    # From left to right: us, those who ask, those who answer.
+    ordered = sorted(groups.items(), key=lambda each: (each[0] is not None, not asking[each[1][0]]))
+    for key, addresses in ordered:
         named = [names[each] for each in addresses if each in names]
         named += [names[_host(each)] for each in addresses if _host(each) in names]
         fallback = "this endpoint" if key is None else ""
@@ -388,6 +400,7 @@ def _draw(
     several_protocols = len({item.message.protocol for item in seen}) > 1
     requests: dict[tuple[str, str, str], tuple[_Facts, float]] = {}
     answered = {each.transaction for each in facts.values() if each.is_response}
+    end = _time_of(items[-1]) if items else 0.0
     times_seen: Counter[object] = Counter()
     rows: list[Row] = []
     for item in items:
@@ -402,6 +415,7 @@ def _draw(
         again = times_seen[same]
         times_seen[same] += 1
         request, asked_at = requests.get(fact.transaction, (None, now))
+        missed = not fact.is_response and fact.transaction not in answered and fact.method != "ACK"
         details = [f"CSeq {fact.number}"] if fact.number else []
         if fact.is_response:
             label = f"{fact.code} {fact.parsed.reason}".strip() if fact.well_formed else fact.start
@@ -414,8 +428,8 @@ def _draw(
                 details.append("unregister")
             if fact.answered:
                 details.append("with credentials")
-            if fact.transaction not in answered and fact.method != "ACK":
-                details.append("no answer")
+            if missed:
+                details.insert(0, "no answer")
         if again:
             details.insert(0, f"sent again ({again})")
         if several_aors and fact.aor:
@@ -428,7 +442,7 @@ def _draw(
             Row(
                 "message",
                 now,
-                _style(fact, request),
+                _style(fact, request, missed and end - asked_at >= T1),
                 label,
                 tuple(details),
                 where[message.source],
