@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +32,12 @@ class Finished:
         return self.out
 
 
-def start_program(source: str, *options: str) -> subprocess.Popen[str]:
+def start_program(
+    source: str, *options: str, arguments: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(source)],
+        [sys.executable, "-X", "faulthandler", *options, "-c", textwrap.dedent(source), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,9 +56,11 @@ def finish_program(process: subprocess.Popen[str], timeout: float, began: float)
     return Finished(process.returncode, out, err, time.monotonic() - began)
 
 
-def run_program(source: str, *options: str, timeout: float = 20.0) -> Finished:
+def run_program(
+    source: str, *options: str, arguments: Sequence[str] = (), timeout: float = 20.0
+) -> Finished:
     began = time.monotonic()
-    return finish_program(start_program(source, *options), timeout, began)
+    return finish_program(start_program(source, *options, arguments=arguments), timeout, began)
 
 
 # What gevent says at the exit of any program, on Python 3.10.

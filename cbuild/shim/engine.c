@@ -548,8 +548,11 @@ static void worker_turn(void)
     command *cmd;
     int n;
 
-    for (n = 0; n < COMMANDS_PER_TURN && (cmd = next_command()); n++)
+    for (n = 0; n < COMMANDS_PER_TURN && (cmd = next_command()); n++) {
         run(cmd);
+        if (clock_is_virtual()) /* in one order, however many come at a time */
+            client_run_ready();
+    }
     client_run_ready();
     if (clock_is_virtual())
         wait_for_commands();
