@@ -321,6 +321,8 @@ class Endpoint:
             with _open_lock:
                 _refuse_second(self)
                 options = self.config._c_fields() | self._clock.engine_options()
+                if self.config.seed is not None:
+                    options["seed"] = self.config.seed
                 engine = Engine(options, self._receive)
                 _open_endpoint = self
             if self._started_wanted:

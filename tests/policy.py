@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A world in which the policy's time stands still: an endpoint on a FakeClock, and its events."""
+"""A world in which the policy's time stands still: an endpoint on a PolicyClock, and its events."""
 
 from __future__ import annotations
 
+import heapq
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, TypeVar
 
 import pytest
 
 import pjsip_py as pjsip
-from pjsip_py.testing import FakeClock, ReceivedRequest, Registrar
+from pjsip_py._clock import EngineClock
+from pjsip_py.testing import ReceivedRequest, Registrar
 
 E = TypeVar("E", bound=pjsip.Event)
 AOR = "sip:alice@example.com"
@@ -22,6 +25,73 @@ DEADLINE = 5.0  # s, for anything that is expected to happen
 SILENT = 0.1  # s, a request's timeout at a registrar that does not answer
 
 
+class PolicyClock(EngineClock):
+    """Retries, back-off, pacing, probes and keep-alives wait for :meth:`advance`.
+
+    The sockets and PJSIP's own timers keep real time, unlike with a VirtualClock: so a test sees
+    what policy does while a request is really on its way, and who answers late.
+    """
+
+    def __init__(self, wall: float | None = None) -> None:
+        self._start = time.time() if wall is None else wall
+        self._now = 1000.0
+        self._lock = threading.Lock()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._serial = count(1)
+
+    def time(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._start + self._now - 1000.0
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> int:
+        with self._lock:
+            serial = next(self._serial)
+            heapq.heappush(self._timers, (self._now + seconds, serial, call))
+            return serial
+
+    def cancel(self, handle: int) -> None:
+        with self._lock:
+            self._timers = [timer for timer in self._timers if timer[1] != handle]
+            heapq.heapify(self._timers)
+
+    @property
+    def pending(self) -> tuple[float, ...]:
+        """Seconds until each of the timers that are set, the next one first."""
+        with self._lock:
+            return tuple(sorted(due - self._now for due, _, _ in self._timers))
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass; returns when all that became due has been called, in order."""
+        end = self._now + seconds
+        while True:
+            with self._lock:
+                if not self._timers or self._timers[0][0] > end:
+                    self._now = end
+                    return
+                due, _, call = heapq.heappop(self._timers)
+                self._now = max(self._now, due)
+            self._deliver(call)
+
+    def _deliver(self, call: Callable[[], object]) -> None:
+        engine = self._engine
+        if engine.is_delivering_here() or engine.pumped_by_caller():
+            call()
+            return
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                call()
+            finally:
+                done.set()
+
+        engine.call_later(0, run)
+        if not done.wait(DEADLINE):
+            raise TimeoutError("the endpoint delivers no events: a handler blocks?")
+
+
 class World:
     """An endpoint with a clock of its own, and every event of it in ``events``.
 
@@ -29,7 +99,7 @@ class World:
     """
 
     def __init__(self, **options: Any) -> None:
-        self.clock = FakeClock()
+        self.clock = PolicyClock()
         self.ep = pjsip.Endpoint(strict=True, clock=self.clock, **options)
         self.events: list[pjsip.Event] = []
         self._arrived = threading.Condition()

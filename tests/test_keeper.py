@@ -13,15 +13,15 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from policy import PolicyClock
 
 import pjsip_py as pjsip
 from pjsip_py._keeper import STATES, Keeper, Outcome
 from pjsip_py._pacing import Pacer
-from pjsip_py.testing import FakeClock
 
 
-class HandClock(FakeClock):
-    """A FakeClock without an endpoint: what is due is called by who advances."""
+class HandClock(PolicyClock):
+    """A PolicyClock without an endpoint: what is due is called by who advances."""
 
     def _deliver(self, call: Any) -> None:
         call()

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         name="sipmessage",
     ) from error
 
-from .clock import FakeClock, VirtualClock
+from .clock import VirtualClock
 from .digest import DigestCredentials, digest_response
 from .guard import Proof
 from .headers import Contact
@@ -34,7 +34,6 @@ __all__ = [
     "Binding",
     "Contact",
     "DigestCredentials",
-    "FakeClock",
     "Proof",
     "ReceivedRequest",
     "Registrar",
