@@ -20,18 +20,25 @@ except ModuleNotFoundError as error:
         name="sipmessage",
     ) from error
 
+from .answer import Answer, Challenge
 from .clock import VirtualClock
+from .defects import DEFECTS
 from .digest import DigestCredentials, digest_response
+from .faults import FAULTS
 from .guard import Proof
 from .headers import Contact
 from .location import Binding
-from .registrar import Registrar, RegistrarError, RegistrarStats
+from .registrar import Registrar, RegistrarError, RegistrarStats, UnmatchedRequest
 from .request import ReceivedRequest
-from .script import Answer, Rule
+from .rules import ConnectionRule, Rule, UnreachableRule
 
 __all__ = [
+    "DEFECTS",
+    "FAULTS",
     "Answer",
     "Binding",
+    "Challenge",
+    "ConnectionRule",
     "Contact",
     "DigestCredentials",
     "Proof",
@@ -40,6 +47,8 @@ __all__ = [
     "RegistrarError",
     "RegistrarStats",
     "Rule",
+    "UnmatchedRequest",
+    "UnreachableRule",
     "VirtualClock",
     "digest_response",
 ]

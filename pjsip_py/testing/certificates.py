@@ -9,7 +9,14 @@ import ssl
 import tempfile
 import weakref
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .faults import Certificate
+
+if TYPE_CHECKING:
+    import trustme
 
 
 class TestAuthority:
@@ -34,8 +41,36 @@ class TestAuthority:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(self.ca_pem)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(*names).configure_cert(self.context)
+        self._names = tuple(names)
+        self.context = self._context(names)
+
+    def _context(
+        self,
+        names: Sequence[str],
+        *,
+        authority: trustme.CA | None = None,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made = (authority or self._authority).issue_cert(
+            *names, not_before=not_before, not_after=not_after
+        )
+        made.configure_cert(context)
+        return context
+
+    def bad_context(self, flaw: Certificate) -> ssl.SSLContext:
+        """A context whose certificate no client that trusts ``ca_file`` should take."""
+        now, day = datetime.now(timezone.utc), timedelta(days=1)
+        if flaw == "wrong-host":
+            return self._context(["elsewhere.example.net"])
+        if flaw == "expired":
+            return self._context(self._names, not_before=now - 30 * day, not_after=now - day)
+        if flaw == "not-yet-valid":
+            return self._context(self._names, not_before=now + day, not_after=now + 30 * day)
+        import trustme
+
+        return self._context(self._names, authority=trustme.CA(organization_name="Nobody"))
 
 
 def server_context(

@@ -7,37 +7,49 @@ import asyncio
 import logging
 import os
 import ssl
+import sys
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import Literal, overload
+from typing import Literal, TypeVar, cast, overload
 
+from .answer import Answer
 from .certificates import TestAuthority, server_context
 from .clock import VirtualClock
+from .delivery import Delivery, Outgoing, Transaction
 from .digest import DigestAuthenticator, DigestOptions
+from .faults import Fault
 from .guard import Guard, require_order
 from .location import Binding, LocationService, parse_aor
-from .message import Envelope, MalformedRequest, NotARequest, header_items, parse_request
+from .message import Envelope, MalformedRequest, NotARequest, parse_request
+from .report import report, unmatched
 from .request import ReceivedRequest
-from .script import Answer, Predicate, Rule, Script
+from .rules import PROTOCOLS, Connection, Predicate
+from .script import Scripted
 from .server import Flow, Server, bind_all
 from .service import RegistrarService, warning
 
 log = logging.getLogger("pjsip_py.testing")
 
-_PROTOCOLS = ("udp", "tcp", "tls")
 _TRANSACTIONS_KEPT = 10_000
 _TRANSACTION_LIFETIME = 32.0  # s; timer J of RFC 3261 §17.2.2
 _THREAD_DEADLINE = 5.0  # s
+_SOCKETS_LOOKED_AT = 0.25  # s; how often, while somebody waits
 _BEARER = {"authz_server": "https://authz.example.com", "scope": "sip"}
 
+T = TypeVar("T")
 SeenAs = tuple[str, int | str]
 ServerTls = tuple[str | os.PathLike[str], str | os.PathLike[str]] | ssl.SSLContext
+
+
+class UnmatchedRequest(Exception):
+    """A registrar that answers nothing by itself got a request that no rule is for."""
 
 
 class RegistrarError(Exception):
@@ -59,17 +71,7 @@ class RegistrarStats:
     connections: int  # open now
 
 
-@dataclass
-class _Transaction:
-    """A server transaction: what a retransmission of its request gets."""
-
-    request: ReceivedRequest
-    envelope: Envelope
-    response: bytes | None = None
-    code: int = 0
-
-
-class Registrar:
+class Registrar(Scripted):
     """A SIP registrar on loopback for tests: real sockets, no PJSIP in it.
 
     It runs on a thread of its own from :meth:`start` (or ``with``, ``async with``) to
@@ -127,6 +129,9 @@ class Registrar:
     ``tls``
         ``(certificate file, key file)`` or an ``ssl.SSLContext``; None: certificates are made
         with the library trustme, and ``ca_file`` and ``ca_pem`` are what a client trusts.
+    ``unmatched``
+        ``"answer"``: what no rule of :meth:`on` is for gets the registrar's own answer;
+        ``"error"``: it gets a 500, and :meth:`check` and :meth:`stop` raise.
     ``max_requests``
         how many received requests are kept, the newest.
     ``clock``
@@ -169,16 +174,19 @@ class Registrar:
         flow_timer: int | None = None,
         tls: ServerTls | None = None,
         server: str = "pjsip_py.testing",
+        unmatched: Literal["answer", "error"] = "answer",
         max_requests: int = 10_000,
         clock: VirtualClock | Callable[[], float] = time.monotonic,
     ) -> None:
-        self._protocols = _check_protocols(protocols)
+        super().__init__(_check_protocols(protocols))
         self._host = host
         self._ports = _check_ports(ports, self._protocols)
         if on_bad_credentials not in (401, 403):
             raise ValueError(f"on_bad_credentials is {on_bad_credentials}, not 401 or 403")
         if nc_check not in ("increasing", "exact", None):
             raise ValueError(f"nc_check is {nc_check!r}, not 'increasing', 'exact' or None")
+        if unmatched not in ("answer", "error"):
+            raise ValueError(f"unmatched is {unmatched!r}, not 'answer' or 'error'")
         if qop is not None and not {q.strip() for q in qop.split(",")} <= {"auth", "auth-int"}:
             raise ValueError(f"qop is {qop!r}, not 'auth', 'auth-int', both or None")
         if min_expires is not None and max_expires is not None and min_expires > max_expires:
@@ -247,8 +255,9 @@ class Registrar:
         self._counts: Counter[str] = Counter()
         self._responses: Counter[int] = Counter()
         self._errors: list[BaseException] = []
-        self._script = Script()
-        self._transactions: dict[tuple[object, ...], _Transaction] = {}
+        self._strict = unmatched == "error"
+        self._delivery = Delivery(self._call_later, self._going, lambda: self._count("unsent"))
+        self._transactions: dict[tuple[object, ...], Transaction] = {}
         self._server: Server | None = None
 
     def _guard(
@@ -278,6 +287,7 @@ class Registrar:
         self._ports = {protocol: s.getsockname()[1] for protocol, s in sockets.items()}
         with self._lock:
             self._transactions.clear()
+            self._delivery.clear()
             self._forget_nonces()
             if not keep_bindings:
                 self._service.location.clear()
@@ -302,7 +312,9 @@ class Registrar:
         if server is None:
             return
         ended = server.stop(timeout)
-        self._server = None
+        with self._changed:
+            self._server = None
+            self._changed.notify_all()  # whoever waits, waits in vain
         if not ended:
             raise RegistrarError(
                 f"the registrar's thread did not end within {timeout} s: "
@@ -310,13 +322,30 @@ class Registrar:
             )
 
     def check(self) -> None:
-        """Raise :class:`RegistrarError`, once, if anything went wrong on the registrar's thread."""
+        """Raise :class:`RegistrarError`, once, if anything went wrong on the registrar's thread.
+
+        Its cause is what went wrong, with the traceback that it had there.
+        """
         with self._lock:
             errors, self._errors = self._errors, []
+            if not errors and self._server is not None and (lost := self._server.lost()):
+                errors = [RegistrarError(lost)]
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             first = errors[0]
             raise RegistrarError(f"{type(first).__name__}: {first}{more}") from first
+
+    def report(self) -> str:
+        """The rules, how often each matched and why not, and what was received: to be read."""
+        with self._lock:
+            return report(
+                repr(self)[1:-1],
+                self.rules,
+                list(self._requests),
+                self._received,
+                self._delivery.held,
+                [f"{type(error).__name__}: {error}" for error in self._errors],
+            )
 
     def __enter__(self) -> Registrar:
         return self.start()
@@ -329,8 +358,12 @@ class Registrar:
     ) -> None:
         if error is None:
             self.stop()
-        else:  # what the body raised is the news; the registrar's own errors have been logged
+        else:  # what the body raised is the news
             self._close(_THREAD_DEADLINE)
+            try:
+                self.check()
+            except RegistrarError as failed:
+                _add_note(error, failed)
 
     async def __aenter__(self) -> Registrar:
         return await asyncio.to_thread(self.start)
@@ -412,6 +445,16 @@ class Registrar:
         self._authority = TestAuthority(sorted(hosts))
         return self._authority.context
 
+    def _prepare(self, fault: Fault) -> Fault:
+        if fault.certificate is None:
+            return fault
+        if self._authority is None:
+            raise ValueError(
+                f"fail({fault.name!r}): a registrar that was given its certificate cannot make "
+                "a bad one like it; leave tls out"
+            )
+        return replace(fault, context=self._authority.bad_context(fault.certificate))
+
     # -- what it knows -----------------------------------------------------------------------
 
     @property
@@ -476,34 +519,44 @@ class Registrar:
         :class:`RegistrarError` when the registrar failed. In asyncio, call it through
         ``asyncio.to_thread``.
         """
-        deadline = time.monotonic() + timeout
-        self._let_travel()
-        with self._changed:
-            while True:
-                found = self._find(wanted)
-                if found is not None:
-                    return found
-                if self._errors:
-                    self.check()
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    what = f"{wanted} requests" if isinstance(wanted, int) else "such a request"
-                    raise TimeoutError(
-                        f"no {what} within {timeout} s; received {len(self._requests)}: "
-                        + (", ".join(map(repr, list(self._requests)[-10:])) or "nothing")
-                    )
-                self._changed.wait(left)
+
+        def complain() -> str:
+            what = f"{wanted} requests" if isinstance(wanted, int) else "such a request"
+            came = ", ".join(map(repr, list(self._requests)[-10:])) or "nothing"
+            return f"no {what} within {timeout} s; received {len(self._requests)}: {came}"
+
+        found = self._wait(lambda: self._find(wanted), timeout, complain)
+        return cast("list[ReceivedRequest] | ReceivedRequest", found)
 
     def wait_for_keepalives(self, wanted: int, timeout: float = 5.0) -> None:
         """Wait until so many CRLF keep-alives have come, those before the call included.
 
-        Raises ``TimeoutError`` that says how many did.
+        Raises ``TimeoutError`` that says how many did, :class:`RegistrarError` when the registrar
+        failed.
         """
+        self._wait(
+            lambda: self._counts["keepalives"] >= wanted or None,
+            timeout,
+            lambda: (
+                f"no {wanted} keep-alives within {timeout} s; received {self._counts['keepalives']}"
+            ),
+        )
+
+    def _wait(
+        self, found: Callable[[], T | None], timeout: float, complain: Callable[[], str]
+    ) -> T:
+        deadline = time.monotonic() + timeout
         self._let_travel()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._counts["keepalives"] >= wanted, timeout):
-                came = self._counts["keepalives"]
-                raise TimeoutError(f"no {wanted} keep-alives within {timeout} s; received {came}")
+            while (value := found()) is None:
+                self.check()
+                if self._server is None:
+                    raise RegistrarError(f"{complain()}; the registrar does not run")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(complain())
+                self._changed.wait(min(left, _SOCKETS_LOOKED_AT))
+        return value
 
     def _find(self, wanted: int | Predicate) -> list[ReceivedRequest] | ReceivedRequest | None:
         if isinstance(wanted, int):
@@ -520,74 +573,6 @@ class Registrar:
             self._virtual.kick()
 
     # -- what it is told ---------------------------------------------------------------------
-
-    def script(
-        self,
-        *answers: Answer,
-        times: int | None = 1,
-        method: str | None = "REGISTER",
-        aor: str | None = None,
-        match: Predicate | None = None,
-    ) -> None:
-        """Give `answers`, one after the other, to the next requests that match.
-
-        A request matches when its method is `method` (None: any), its address-of-record is
-        `aor`, and ``match(request)`` is true. The sequence is given `times` over (None: for
-        ever). Scripts are asked in the order they were made; a request that none of them wants
-        is served as usual. `match` runs on the registrar's thread; what it raises is raised
-        again by :meth:`stop` or :meth:`check`, and the request gets a 500.
-        """
-        self._script.add(Rule(answers, times, method, aor, match))
-
-    def answer_next(
-        self,
-        code: int,
-        reason: str | None = None,
-        *,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
-        delay: float = 0.0,
-        times: int | None = 1,
-        method: str | None = "REGISTER",
-        aor: str | None = None,
-        match: Predicate | None = None,
-    ) -> None:
-        """Answer the next matching request with `code`: :meth:`script` of one :class:`Answer`."""
-        answer = Answer(code, reason, headers, body, delay)
-        self.script(answer, times=times, method=method, aor=aor, match=match)
-
-    def drop_next(
-        self,
-        times: int | None = 1,
-        *,
-        what: Literal["request", "response"] = "request",
-        method: str | None = "REGISTER",
-        aor: str | None = None,
-        match: Predicate | None = None,
-    ) -> None:
-        """Lose the next matching requests, or the answers to them; see :class:`Answer`."""
-        self.script(Answer(drop=what), times=times, method=method, aor=aor, match=match)
-
-    def delay_next(
-        self,
-        delay: float,
-        times: int | None = 1,
-        *,
-        method: str | None = "REGISTER",
-        aor: str | None = None,
-        match: Predicate | None = None,
-    ) -> None:
-        """Answer the next matching requests as usual, but `delay` seconds later."""
-        self.script(Answer(delay=delay), times=times, method=method, aor=aor, match=match)
-
-    def clear_script(self) -> None:
-        """Forget the scripted answers that were not given yet."""
-        self._script.clear()
-
-    @property
-    def pending_script(self) -> list[Rule]:
-        """The scripts that have answers left, for a test that wants all of them used."""
-        return self._script.pending()
 
     def set_password(self, user: str, password: str | None) -> None:
         """Add a user, change a password, or with None remove the user."""
@@ -648,6 +633,10 @@ class Registrar:
             wall = None if self._virtual is None else self._virtual.wall()
             self._on_request(ReceivedRequest(parsed, data, flow, self._clock(), wall), flow)
 
+    def on_accept(self, protocol: str, source: tuple[str, int]) -> Fault | None:
+        """What is to go wrong with a connection, if anything."""
+        return self._script.take_connection(Connection(protocol, source))
+
     def on_keepalive(self, flow: Flow) -> bool:
         """Count a CRLF keep-alive; whether it is answered."""
         with self._changed:
@@ -670,21 +659,25 @@ class Registrar:
             self._changed.notify_all()
         if request.method == "ACK":
             return
-        transaction = _Transaction(request, request.parsed.envelope)
+        transaction = Transaction(request, request.parsed.envelope)
         try:
-            answer = self._script.take(request) or _OWN_ANSWER
-            if answer.drop == "request":
-                self._count("dropped")
-                log.info("%s", request)
-                return
-            if request.protocol == "udp":  # over a stream nothing is sent twice: timer J is 0
+            answer = self._script.take(request) or self._own_answer(request)
+            # Over a stream nothing is sent twice: timer J is 0.
+            if request.protocol == "udp" and answer.drop != "request":
                 self._remember(key, transaction)
             self._answer(answer, transaction, flow)
-        except Exception as error:
+        except BaseException as error:  # a callback's pytest.fail() and sys.exit(), too
             self._note_error(error)
-            self._deliver(transaction, flow, self._reply(transaction.envelope, 500), 500)
+            self._going(transaction, self._reply(transaction.envelope, 500), 500)
+            self._send(flow, transaction.response or b"", transaction.envelope)
         finally:
             request.forget_parsed()
+
+    def _own_answer(self, request: ReceivedRequest) -> Answer:
+        if not self._strict:
+            return _OWN_ANSWER
+        self._note_error(UnmatchedRequest(unmatched(request, self.rules)))
+        return Answer(500, headers=[warning("no rule is for this request")])
 
     def _absorbed(self, key: tuple[object, ...], copy: ReceivedRequest, flow: Flow) -> bool:
         """Treat a retransmission as RFC 3261 §17.2.2: the same answer again, if there is one."""
@@ -701,48 +694,59 @@ class Registrar:
             self._send(flow, transaction.response, transaction.envelope)
         return True
 
-    def _remember(self, key: tuple[object, ...], transaction: _Transaction) -> None:
+    def _remember(self, key: tuple[object, ...], transaction: Transaction) -> None:
         kept = self._transactions
         kept.pop(key, None)
         while len(kept) >= _TRANSACTIONS_KEPT:
             del kept[next(iter(kept))]
         kept[key] = transaction
 
-    def _answer(self, answer: Answer, transaction: _Transaction, flow: Flow) -> None:
-        request = transaction.request
-        headers = header_items(answer.headers)
-        if answer.raw is not None:
-            code = 0
-            data = answer.raw(request) if callable(answer.raw) else answer.raw
-        elif answer.code is not None and answer.code >= 200:
-            code = answer.code
-            data = self._reply(transaction.envelope, code, headers, answer.reason, answer.body)
-        else:
-            if answer.code is not None:
-                first = self._reply(
-                    transaction.envelope, answer.code, headers, answer.reason, answer.body
-                )
-                self._send(flow, first, transaction.envelope)
-                headers = ()
-            with self._lock:
-                code, own_headers = self._service.decide(request)
-            data = self._reply(transaction.envelope, code, [*own_headers, *headers])
-        if answer.drop == "response":
-            transaction.response, transaction.code = data, code
+    def _answer(self, answer: Answer, transaction: Transaction, flow: Flow) -> None:
+        if answer.drop in ("request", "all") or answer.close == "before":
             self._count("dropped")
-        elif answer.delay and self._server is not None:
-            self._server.call_later(
-                answer.delay, lambda: self._deliver(transaction, flow, data, code)
-            )
+            log.info("%s", transaction.request)
         else:
-            self._deliver(transaction, flow, data, code)
+            for code in answer.all_provisional:
+                self._send(flow, self._reply(transaction.envelope, code), transaction.envelope)
+            code, data = self._compose(answer, transaction, flow)
+            if answer.drop or answer.close == "instead":
+                transaction.response, transaction.code = data, code
+                self._count("dropped")
+            else:
+                self._delivery.deliver(Outgoing(transaction, flow, data, code, answer))
+        if answer.lost:
+            self._delivery.hang_up(flow, answer)
 
-    def _deliver(self, transaction: _Transaction, flow: Flow, data: bytes, code: int) -> None:
+    def _compose(self, answer: Answer, transaction: Transaction, flow: Flow) -> tuple[int, bytes]:
+        """The final answer: its code, 0 for raw bytes, and its text."""
+        request, envelope = transaction.request, transaction.envelope
+        if answer.raw is not None:
+            return 0, answer.raw(request) if callable(answer.raw) else answer.raw
+        code, reason, body = answer.code, answer.reason, answer.body
+        headers: list[tuple[str, str]] = []
+        if code is not None:
+            told = answer.dress([], self._token)
+            data = answer.spoil(self._reply(envelope, code, told, reason, body))
+            if code >= 200:
+                return code, data
+            self._send(flow, data, envelope)
+        with self._lock:
+            final, headers = self._service.decide(request, stale=answer.stale)
+        if code is None:
+            headers = answer.dress(headers, self._token)
+        data = self._reply(envelope, final, headers)
+        return final, answer.spoil(data) if code is None else data
+
+    def _going(self, transaction: Transaction, data: bytes, code: int) -> None:
         transaction.response, transaction.code = data, code
         self._note_answer(transaction)  # before it is sent: who has the answer finds it here
-        self._send(flow, data, transaction.envelope)
 
-    def _note_answer(self, transaction: _Transaction) -> None:
+    def _call_later(self, delay: float, function: Callable[[], None]) -> None:
+        server = self._server
+        if server is not None:
+            server.call_later(delay, function)
+
+    def _note_answer(self, transaction: Transaction) -> None:
         with self._changed:
             if transaction.request.answered is None:
                 transaction.request.answered = transaction.code
@@ -786,6 +790,13 @@ class Registrar:
 _OWN_ANSWER = Answer()
 
 
+def _add_note(error: BaseException, failed: RegistrarError) -> None:
+    """Tell of the registrar's failure beside the error that the test has anyway."""
+    if sys.version_info >= (3, 11):
+        text = "".join(traceback.format_exception(failed))
+        error.add_note(f"The registrar had failed, too:\n{text}")
+
+
 def _set(table: dict[str, str], key: str, value: str | None) -> None:
     if value is None:
         table.pop(key, None)
@@ -795,8 +806,8 @@ def _set(table: dict[str, str], key: str, value: str | None) -> None:
 
 def _check_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
     chosen = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-    if not chosen or not set(chosen) <= set(_PROTOCOLS) or len(set(chosen)) != len(chosen):
-        raise ValueError(f"protocols is {protocols!r}: any of {', '.join(_PROTOCOLS)}, once each")
+    if not chosen or not set(chosen) <= set(PROTOCOLS) or len(set(chosen)) != len(chosen):
+        raise ValueError(f"protocols is {protocols!r}: any of {', '.join(PROTOCOLS)}, once each")
     return chosen
 
 

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import sipmessage
 
 from .digest import DigestCredentials
+from .explain import differences, shown
 from .guard import Proof
 from .headers import Contact, aor_key, split_list, whole_number
 from .message import ParsedRequest, parse_request
 from .server import Flow
+
+if TYPE_CHECKING:
+    from .rules import Rule
 
 
 class ReceivedRequest:
@@ -22,7 +28,8 @@ class ReceivedRequest:
     clock, both in seconds.
     ``answered`` is the status code of the answer, None while (or if) there is none; 0 stands for
     raw bytes. ``retransmissions`` counts the copies of it that came after it. ``proofs`` are the
-    credentials that the registrar judged, in turn; empty when a script answered.
+    credentials that the registrar judged, in turn; empty when a script answered. ``rule`` is the
+    :class:`Rule` that answered it, None when the registrar did so by itself.
     """
 
     __slots__ = (
@@ -34,6 +41,7 @@ class ReceivedRequest:
         "protocol",
         "received_at",
         "retransmissions",
+        "rule",
         "source",
         "time",
     )
@@ -56,6 +64,7 @@ class ReceivedRequest:
         self.answered: int | None = None
         self.retransmissions = 0
         self.proofs: tuple[Proof, ...] = ()
+        self.rule: Rule | None = None
 
     @property
     def parsed(self) -> ParsedRequest:
@@ -139,6 +148,25 @@ class ReceivedRequest:
                 if credentials is not None:
                     return credentials
         return None
+
+    def expect(self, *, headers: Mapping[str, Any] | None = None, **wanted: Any) -> None:
+        """Assert what the request is like: ``request.expect(method="REGISTER", expires=300)``.
+
+        Any of ``method``, ``uri``, ``aor``, ``contact``, ``contacts``, ``expires``, ``call_id``,
+        ``cseq``, ``protocol``, ``source``, ``answered``, ``retransmissions``; ``headers`` by name.
+        Wanted is a value, a compiled pattern that the whole text matches, a function that says
+        whether it will do, ``...`` for anything at all, or None for nothing. A contact given as
+        text is its URI.
+
+        Raises ``AssertionError`` with what is different and the request itself, its secrets
+        blotted out; ``TypeError`` for something that a request does not have.
+        """
+        __tracebackhide__ = True  # pytest shows the line of the test
+        lines = differences(self, wanted, headers or {})
+        if lines:
+            different = "".join(f"\n  {line}" for line in lines)
+            received = "".join(f"\n  {line}" for line in shown(self))
+            raise AssertionError(f"{self!r} is not as expected{different}\nreceived:{received}")
 
     def __repr__(self) -> str:
         answer = "no answer" if self.answered is None else self.answered

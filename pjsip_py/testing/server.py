@@ -8,14 +8,16 @@ import contextlib
 import selectors
 import socket
 import ssl
-import struct
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .clock import VirtualClock
+from .faults import Fault
 from .framing import StreamFramer
 from .message import MAX_MESSAGE, MalformedRequest
+from .sockets import cut, linger_not, send_from
 from .tls_layer import TlsLayer
 
 Address = tuple[str, int]
@@ -35,9 +37,28 @@ class Flow(Protocol):
         """Send; on a stream the destination is the peer. False when it could not be sent."""
 
 
-class Receiver(Protocol):
-    """What the transports tell the registrar; on_keepalive: whether a stream's gets a pong."""
+class Datagrams(Flow, Protocol):
+    """UDP."""
 
+    def send_from(self, local: Address, data: bytes, destination: Address) -> bool:
+        """Send from another address than the server's."""
+
+
+class Stream(Flow, Protocol):
+    """A TCP or TLS connection."""
+
+    def send_pieces(self, pieces: Sequence[bytes], pause: float) -> bool:
+        """Send each piece in a segment of its own, `pause` seconds apart; others wait behind."""
+
+    def end(self, how: str) -> None:
+        """``"close"``, ``"half-close"`` or ``"reset"``, when all pieces have gone."""
+
+
+class Receiver(Protocol):
+    """What the transports tell the registrar; on_keepalive: whether a stream's gets a pong,
+    on_accept: what is to go wrong with it."""
+
+    def on_accept(self, protocol: str, source: Address) -> Fault | None: ...
     def on_message(self, data: bytes, flow: Flow) -> None: ...
     def on_keepalive(self, flow: Flow) -> bool: ...
     def on_broken_stream(self, error: MalformedRequest, flow: Flow) -> None: ...
@@ -131,6 +152,11 @@ class _UdpFlow:
         self._server.sent += 1
         return True
 
+    def send_from(self, local: Address, data: bytes, destination: Address) -> bool:
+        done = send_from(local, data, destination)
+        self._server.sent += done
+        return done
+
 
 class _StreamFlow(asyncio.Protocol):
     """One TCP or TLS connection."""
@@ -142,6 +168,10 @@ class _StreamFlow(asyncio.Protocol):
         self.local: Address = ("", 0)
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
+        self._ended = False  # half-closed: nothing more can be sent
+        # What to send or do, how long to wait then, and whether a message is complete with it.
+        self._steps: deque[tuple[bytes | str, float, bool]] = deque()
+        self._pausing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -152,8 +182,8 @@ class _StreamFlow(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
-        if self._transport is not None:
-            self._transport = None
+        self._transport = None
+        self._steps.clear()
 
     def data_received(self, data: bytes) -> None:
         receiver = self._server.receiver
@@ -163,31 +193,59 @@ class _StreamFlow(asyncio.Protocol):
                     self._server.received += 1
                     receiver.on_message(message, self)
                 elif receiver.on_keepalive(self) and self._transport is not None:
-                    self._transport.write(b"\r\n")
+                    self._steps.append((b"\r\n", 0.0, False))
+                    self._go_on()
         except MalformedRequest as error:
             receiver.on_broken_stream(error, self)
             self.close()
 
     def send(self, data: bytes, destination: Address) -> bool:
-        if self._transport is None or self._transport.is_closing():
+        return self.send_pieces([data], 0.0)
+
+    def send_pieces(self, pieces: Sequence[bytes], pause: float) -> bool:
+        if self._transport is None or self._transport.is_closing() or self._ended:
             return False
-        self._transport.write(data)
-        self._server.sent += 1
+        *first, last = pieces
+        self._steps += ((piece, pause, False) for piece in first)
+        self._steps.append((last, 0.0, True))
+        self._go_on()
         return True
+
+    def end(self, how: str) -> None:
+        self._steps.append((how, 0.0, False))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._pausing:
+            return
+        while self._steps and self._transport is not None:
+            step, pause, whole = self._steps.popleft()
+            if isinstance(step, bytes):
+                if not self._ended:
+                    self._transport.write(step)
+                    self._server.sent += whole
+            elif step == "half-close":
+                self._ended = True
+                self._transport.write_eof()
+            else:
+                self.close(reset=step == "reset")
+            if pause:
+                self._pausing = True
+                self._server.call_later(pause, self._after_pause)
+                return
+
+    def _after_pause(self) -> None:
+        self._pausing = False
+        self._go_on()
 
     def close(self, *, reset: bool = False) -> None:
         """Close after what is buffered is sent, or at once with a TCP RST."""
-        transport = self._transport
-        if transport is None:
+        if self._transport is None:
             return
         if reset:
-            # A transport that is closing may have let go of its socket.
-            if not transport.is_closing():
-                sock = transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
+            cut(self._transport)
         else:
-            transport.close()
+            self._transport.close()
 
 
 class Server:
@@ -349,6 +407,15 @@ class Server:
         if not done.wait(timeout):
             raise TimeoutError(f"the registrar's thread was busy for {timeout} s")
 
+    def lost(self) -> str:
+        """Which socket has been closed by somebody else; empty when none has."""
+        for protocol, sock in self._sockets.items():
+            try:
+                sock.getsockname()
+            except OSError as error:
+                return f"its {protocol} socket is lost: {error.strerror}"
+        return ""
+
     def call_later(self, delay: float, function: Callable[[], None]) -> None:
         """Run a function on the server's thread after `delay` seconds, if it still runs then."""
         if self._clock is not None:
@@ -433,7 +500,7 @@ class Server:
         # registrar that stops has to end those too.
         assert self._loop is not None
         try:
-            sock, _ = listener.accept()
+            sock, name = listener.accept()
             sock.setblocking(False)
         except (BlockingIOError, InterruptedError, ConnectionError):
             return
@@ -441,22 +508,36 @@ class Server:
             self._loop.remove_reader(listener)
             self._on_error(error)
             return
-        task = self._loop.create_task(self._connect(sock, protocol, context))
+        fault = self.receiver.on_accept(protocol, _address(name))
+        if fault is not None and protocol == "tcp":
+            if fault.name == "reset":
+                linger_not(sock)
+            sock.close()
+            return
+        task = self._loop.create_task(self._connect(sock, protocol, context, fault))
         self._accepted[task] = sock
         task.add_done_callback(self._connected)
 
     async def _connect(
-        self, sock: socket.socket, protocol: str, context: ssl.SSLContext | None
+        self,
+        sock: socket.socket,
+        protocol: str,
+        context: ssl.SSLContext | None,
+        fault: Fault | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # a peer that went away
-            await loop.connect_accepted_socket(lambda: self._protocol(protocol, context), sock)
+            await loop.connect_accepted_socket(
+                lambda: self._protocol(protocol, context, fault), sock
+            )
 
-    def _protocol(self, protocol: str, context: ssl.SSLContext | None) -> asyncio.Protocol:
+    def _protocol(
+        self, protocol: str, context: ssl.SSLContext | None, fault: Fault | None
+    ) -> asyncio.Protocol:
         flow = _StreamFlow(self, protocol)
         if context is None:
             return flow
-        layer = TlsLayer(context, flow, self._layers.discard)
+        layer = TlsLayer(context, flow, self._layers.discard, fault)
         self._layers.add(layer)
         return layer
 

@@ -50,8 +50,11 @@ class RegistrarService:
         self._date = (0, "")
         self._wall = wall
 
-    def decide(self, request: ReceivedRequest) -> Decision:
-        """RFC 3261 §8.2 and §10.3: the status code and the headers that go with it."""
+    def decide(self, request: ReceivedRequest, *, stale: bool = False) -> Decision:
+        """RFC 3261 §8.2 and §10.3: the status code and the headers that go with it.
+
+        With `stale` right credentials are taken for ones with a stale nonce.
+        """
         if request.method == "CANCEL":
             return 481, []
         if request.method not in ("REGISTER", "OPTIONS"):
@@ -61,7 +64,7 @@ class RegistrarService:
             return 420, [("Unsupported", ", ".join(unknown))]
         if request.method == "OPTIONS":
             return 200, [("Allow", _METHODS), ("Supported", ", ".join(self._supported))]
-        refusal = self._authenticate(request)
+        refusal = self._authenticate(request, stale)
         if refusal is not None:
             return refusal
         code, headers = self._register(request)
@@ -101,7 +104,7 @@ class RegistrarService:
         headers.append(("Date", self._http_date()))
         return 200, headers
 
-    def _authenticate(self, request: ReceivedRequest) -> Decision | None:
+    def _authenticate(self, request: ReceivedRequest, stale: bool) -> Decision | None:
         """None when the request may go on, else how it is refused (RFC 3261 §22)."""
         code = 0
         challenges: HeaderList = []
@@ -110,6 +113,8 @@ class RegistrarService:
                 verdict = guard.check(request)
             except ValueError as error:
                 return 400, [warning(str(error))]
+            if verdict is Verdict.OK and stale:
+                verdict = Verdict.STALE
             if verdict is Verdict.OK:
                 continue
             if verdict is Verdict.DENIED and self._on_bad_credentials == 403:

@@ -13,6 +13,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from .faults import Fault
+from .sockets import cut
+
 _CHUNK = 65536
 
 
@@ -24,7 +27,11 @@ class TlsLayer(asyncio.Protocol):
         context: ssl.SSLContext,
         application: asyncio.Protocol,
         on_end: Callable[[TlsLayer], None],
+        fault: Fault | None = None,
     ) -> None:
+        self._fault = fault
+        if fault is not None and fault.context is not None:
+            context = fault.context
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._application = application
@@ -42,7 +49,20 @@ class TlsLayer(asyncio.Protocol):
         if self._established:
             self._application.connection_lost(exc)
 
+    def _fail(self, fault: Fault) -> None:
+        """What happens to a handshake in place of an answer."""
+        assert self._socket is not None
+        if fault.alert is not None:  # a fatal one, in a record of its own (RFC 8446 §5.1, §6)
+            self._socket.write(bytes((21, 3, 3, 0, 2, 2, fault.alert)))
+        if fault.name == "reset":
+            cut(self._socket)
+        elif fault.name != "silent":
+            self._socket.close()
+
     def data_received(self, data: bytes) -> None:
+        if self._fault is not None and self._fault.context is None:
+            self._fail(self._fault)
+            return
         self._incoming.write(data)
         try:
             if not self._established:
@@ -73,6 +93,15 @@ class TlsLayer(asyncio.Protocol):
         self._flush()
         self._socket.close()
 
+    def write_eof(self) -> None:
+        """Say that nothing more comes (RFC 8446 §6.1), and go on reading."""
+        if self._socket is None or self._socket.is_closing():
+            return
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+        self._socket.write_eof()
+
     def abort(self) -> None:
         if self._socket is not None:
             self._socket.abort()
@@ -100,6 +129,9 @@ class _TlsTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._layer.write(data)
+
+    def write_eof(self) -> None:
+        self._layer.write_eof()
 
     def close(self) -> None:
         self._layer.close()

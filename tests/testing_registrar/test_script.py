@@ -159,7 +159,7 @@ def test_raw_bytes(registrar: Registrar, client: Any) -> None:
         ({"code": 700}, "code 700"),
         ({"delay": -1.0}, "negative"),
         ({"delay": float("nan")}, "negative"),
-        ({"drop": "all"}, "'request' or 'response'"),
+        ({"drop": "both"}, "'response' or 'all'"),
         ({"code": 200, "raw": b""}, "either"),
         ({"reason": "Fine"}, "need a code"),
     ],
