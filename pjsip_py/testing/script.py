@@ -280,6 +280,12 @@ class Scripted:
         return self._script.rules(live=False)
 
     @property
+    def unused_rules(self) -> list[AnyRule]:
+        """The rules that have not matched anything yet; ``str(rule)`` and ``rule.outcome()`` tell
+        what each is for and what came nearest."""
+        return [rule for rule in self.rules if not rule.taken]
+
+    @property
     def pending_script(self) -> list[AnyRule]:
         """The rules that can still match, for a test that wants all of them used."""
         return self._script.rules(live=True)
