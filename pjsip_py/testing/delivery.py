@@ -21,6 +21,7 @@ class Transaction:
     envelope: Envelope
     response: bytes | None = None
     code: int = 0
+    provisional: bytes | None = None  # the last one
 
 
 @dataclass

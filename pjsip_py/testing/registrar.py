@@ -254,7 +254,8 @@ class Registrar(Scripted):
         self._received = 0
         self._counts: Counter[str] = Counter()
         self._responses: Counter[int] = Counter()
-        self._errors: list[BaseException] = []
+        self._errors: list[BaseException] = []  # not raised yet
+        self._failures: list[str] = []  # the newest ten, for the report
         self._strict = unmatched == "error"
         self._delivery = Delivery(self._call_later, self._going, lambda: self._count("unsent"))
         self._transactions: dict[tuple[object, ...], Transaction] = {}
@@ -344,7 +345,7 @@ class Registrar(Scripted):
                 list(self._requests),
                 self._received,
                 self._delivery.held,
-                [f"{type(error).__name__}: {error}" for error in self._errors],
+                self._failures,
             )
 
     def __enter__(self) -> Registrar:
@@ -692,6 +693,8 @@ class Registrar(Scripted):
         if transaction.response is not None:
             self._note_answer(transaction)
             self._send(flow, transaction.response, transaction.envelope)
+        elif transaction.provisional is not None:
+            self._send(flow, transaction.provisional, transaction.envelope)
         return True
 
     def _remember(self, key: tuple[object, ...], transaction: Transaction) -> None:
@@ -707,7 +710,7 @@ class Registrar(Scripted):
             log.info("%s", transaction.request)
         else:
             for code in answer.all_provisional:
-                self._send(flow, self._reply(transaction.envelope, code), transaction.envelope)
+                self._proceed(transaction, flow, self._reply(transaction.envelope, code))
             code, data = self._compose(answer, transaction, flow)
             if answer.drop or answer.close == "instead":
                 transaction.response, transaction.code = data, code
@@ -729,13 +732,17 @@ class Registrar(Scripted):
             data = answer.spoil(self._reply(envelope, code, told, reason, body))
             if code >= 200:
                 return code, data
-            self._send(flow, data, envelope)
+            self._proceed(transaction, flow, data)
         with self._lock:
             final, headers = self._service.decide(request, stale=answer.stale)
         if code is None:
             headers = answer.dress(headers, self._token)
         data = self._reply(envelope, final, headers)
         return final, answer.spoil(data) if code is None else data
+
+    def _proceed(self, transaction: Transaction, flow: Flow, data: bytes) -> None:
+        transaction.provisional = data
+        self._send(flow, data, transaction.envelope)
 
     def _going(self, transaction: Transaction, data: bytes, code: int) -> None:
         transaction.response, transaction.code = data, code
@@ -784,6 +791,7 @@ class Registrar(Scripted):
         log.error("the registrar failed: %s", type(error).__name__, exc_info=error)
         with self._changed:
             self._errors.append(error)
+            self._failures = [*self._failures[-9:], f"{type(error).__name__}: {error}"]
             self._changed.notify_all()
 
 

@@ -409,6 +409,8 @@ class Server:
 
     def lost(self) -> str:
         """Which socket has been closed by somebody else; empty when none has."""
+        if self._stopping:
+            return ""
         for protocol, sock in self._sockets.items():
             try:
                 sock.getsockname()

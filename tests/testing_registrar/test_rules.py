@@ -178,6 +178,14 @@ def test_provisional_answers_come_first(registrar: Registrar, client: Any) -> No
     assert registrar.requests[0].answered == 503
 
 
+def test_a_retransmission_gets_the_provisional_answer(registrar: Registrar, client: Any) -> None:
+    registrar.on().answer(503, provisional=(100, 182), behind=1)
+    data = client.build([client.contact])
+    client.send(data)
+    client.send(data)
+    assert [client.receive().code for _ in range(3)] == [100, 182, 182]  # RFC 3261 §17.2.2
+
+
 def test_copies(both: Registrar, connect: Any) -> None:
     both.on().answer(404, copies=3)
     for protocol in ("udp", "tcp"):
@@ -658,6 +666,8 @@ def test_a_defect_that_raises_fails_the_test(registrar: Registrar, client: Any) 
     assert client.register().code == 500
     with pytest.raises(RegistrarError, match="nonsense"):
         registrar.check()
+    registrar.check()  # told once
+    assert registrar.report().splitlines()[-1].startswith("failed: AttributeError: ")
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
