@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pjsip_py as pjsip
-from pjsip_py.testing import DEFECTS, FAULTS, Answer, Challenge, Registrar
+from pjsip_py.testing import DEFECTS, FAULTS, Answer, Challenge, Registrar, VirtualClock
 
 AOR = "sip:alice@example.com"
 PASSWORD = "Ada-Lovelace-1843"
@@ -265,6 +265,22 @@ def test_redirection_is_the_caller_s_to_follow(ep: pjsip.Endpoint) -> None:
         assert caught.value.code == 302
         assert caught.value.response is not None
         assert caught.value.response.bindings[0].uri == "sip:127.0.0.1:5080"
+
+
+def test_delays_follow_a_virtual_clock() -> None:
+    clock = VirtualClock()
+    with (
+        Registrar(clock=clock) as registrar,
+        pjsip.Endpoint(strict=True, clock=clock) as ep,
+    ):
+        registrar.on(times=1).answer(503, delay=20, provisional=100)
+        operation = register(ep, registrar, timeout=60)
+        clock.advance(19.9)
+        assert not operation.done()
+        clock.advance(0.2)
+        assert came_of(operation) is pjsip.ServerError
+        # Retransmissions go on, every 4 s (RFC 3261 §17.1.2.2), and get the 100 again.
+        assert registrar.requests[0].retransmissions >= 5
 
 
 def test_over_ipv6() -> None:

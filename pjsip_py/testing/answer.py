@@ -192,11 +192,15 @@ class Answer:
             raise ValueError("reason and body need a code")
         if self.stale and self.code is not None:
             raise ValueError("stale is for the registrar's own answer: leave the code out")
-        nothing_sent = f"drop={self.drop!r}" if self.drop in ("request", "all") else ""
-        nothing_sent = nothing_sent or (f"close={self.close!r}" if self.lost else "")
-        given = [n for n in (*_SAID, "code", "raw", *_SENT) if getattr(self, n) != _DEFAULTS[n]]
-        if nothing_sent and given:
-            raise ValueError(f"{nothing_sent} sends no answer: leave {given[0]} out")
+        useless: tuple[str, ...] = ()
+        if self.drop:
+            useless = (*_SENT, "delay")  # a retransmission may still get what it says
+        if self.drop in ("request", "all") or self.lost:
+            useless += (*_SAID, *_SENT, "code", "raw")
+        for name in useless:
+            if getattr(self, name) != _DEFAULTS[name]:
+                lost = f"drop={self.drop!r}" if self.drop else f"close={self.close!r}"
+                raise ValueError(f"{lost} sends no answer: leave {name} out")
         if self.drop and self.close:
             raise ValueError("drop and close: an answer is lost in one way, not in two")
         if self.how != "close" and not self.close:

@@ -34,6 +34,7 @@ from .rules import PROTOCOLS, Connection, Predicate
 from .script import Scripted
 from .server import Flow, Server, bind_all
 from .service import RegistrarService, warning
+from .sockets import require_local
 
 log = logging.getLogger("pjsip_py.testing")
 
@@ -445,6 +446,12 @@ class Registrar(Scripted):
         hosts = {n for n in names if ":" in n or n.replace("-", "").replace(".", "").isalnum()}
         self._authority = TestAuthority(sorted(hosts))
         return self._authority.context
+
+    def _approve(self, answer: Answer) -> None:
+        if answer.stale and not self._service.guards:
+            raise ValueError("stale: the registrar has no users, so it judges no nonce")
+        if answer.sent_from is not None:
+            require_local(answer.sent_from, self._host)
 
     def _prepare(self, fault: Fault) -> Fault:
         if fault.certificate is None:

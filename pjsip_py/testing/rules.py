@@ -336,13 +336,17 @@ class Rule(_Rule):
     """
 
     answers: tuple[Answer, ...] = ()
+    #: Raises ``ValueError`` for an answer that the registrar cannot give.
+    approve: Callable[[Answer], None] = staticmethod(lambda answer: None)
     answer = _adds(Answer)
 
     def give(self, *answers: Answer) -> Rule:
-        """Add answers. Raises ``ValueError`` for one that the rule's protocol cannot carry."""
+        """Add answers. Raises ``ValueError`` for one that the registrar cannot give, or the
+        rule's protocol not carry."""
         for answer in answers:
             if not isinstance(answer, Answer):
                 raise TypeError(f"{answer!r} is not an Answer")
+            self.approve(answer)
             if answer.protocols is not None:
                 self.narrow(str(answer), answer.protocols)
         self.answers += answers

@@ -178,9 +178,12 @@ class Scripted:
             ("match", predicate_is, match),
         )
         criteria = {name: make(value) for name, make, value in makers if value is not None}
-        return self._script.add(
-            Rule(criteria, protocols, times, require_attempts(attempt), per, where)
-        )
+        rule = Rule(criteria, protocols, times, require_attempts(attempt), per, where)
+        rule.approve = self._approve
+        return self._script.add(rule)
+
+    def _approve(self, answer: Answer) -> None:
+        """Raise ``ValueError`` for an answer that the registrar cannot give."""
 
     def on_connection(
         self,

@@ -10,14 +10,34 @@ import struct
 
 def send_from(local: tuple[str, int], data: bytes, destination: tuple[str, int]) -> bool:
     """Send a datagram from an address of its own. False when that could not be."""
-    family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind(local)
+        with _bound(local) as sock:
             sock.sendto(data, destination)
     except OSError:
         return False
     return True
+
+
+def require_local(address: tuple[str, int], host: str) -> None:
+    """Raise ``ValueError`` unless one can send from `address` to who sends to `host`."""
+    if (":" in address[0]) != (":" in host):
+        raise ValueError(f"sent_from {address[0]}: the registrar is at {host}")
+    try:
+        with _bound(address):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot send from {address[0]} port {address[1]}: {error}") from error
+
+
+def _bound(local: tuple[str, int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.bind(local)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def linger_not(sock: socket.socket) -> None:
