@@ -482,8 +482,8 @@ def _content_length(head: bytes) -> int:
 class PcapReader:
     """Iterates over the SIP messages of a capture; once."""
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = path
+    def __init__(self, file: str | PathLike[str] | BinaryIO) -> None:
+        self._file = file
         #: Packets read so far.
         self.packets = 0
         #: Connections that were encrypted: their messages cannot be seen.
@@ -493,25 +493,31 @@ class PcapReader:
         self._kept = 0
 
     def __iter__(self) -> Iterator[CapturedMessage]:
-        with open(fspath(self._path), "rb") as raw:
-            when = 0.0
-            for record in _records(_File(raw, fspath(self._path))):
-                self.packets += 1
-                when = record.time
-                if record.linktype == 252:
-                    yield from _exported(record)
-                    continue
-                packet = _LINKS[record.linktype](record.data)
-                datagram = _ip(packet, when, self._fragments)
-                if datagram is None:
-                    continue
-                if datagram.protocol == 17:
-                    yield from _udp(when, datagram)
-                elif datagram.protocol == 6:
-                    yield from self._tcp(when, datagram)
-            for key, stream in self._streams.items():
-                for _, message in stream.give_up(when):
-                    yield _captured(when, "tcp", key, message)
+        if isinstance(self._file, (str, PathLike)):
+            with open(fspath(self._file), "rb") as file:
+                yield from self._messages(_File(file, fspath(self._file)))
+        else:
+            name = getattr(self._file, "name", "")
+            yield from self._messages(_File(self._file, name if isinstance(name, str) else ""))
+
+    def _messages(self, file: _File) -> Iterator[CapturedMessage]:
+        when = 0.0
+        for record in _records(file):
+            self.packets += 1
+            when = record.time
+            if record.linktype == 252:
+                yield from _exported(record)
+                continue
+            datagram = _ip(_LINKS[record.linktype](record.data), when, self._fragments)
+            if datagram is None:
+                continue
+            if datagram.protocol == 17:
+                yield from _udp(when, datagram)
+            elif datagram.protocol == 6:
+                yield from self._tcp(when, datagram)
+        for key, stream in self._streams.items():
+            for _, message in stream.give_up(when):
+                yield _captured(when, "tcp", key, message)
 
     def _tcp(self, when: float, datagram: _Datagram) -> Iterator[CapturedMessage]:
         segment = datagram.data

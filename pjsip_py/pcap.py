@@ -74,17 +74,18 @@ def captured(message: SipMessage | CapturedMessage) -> CapturedMessage:
     return CapturedMessage(message.time.wall, message.protocol, source, destination, data)
 
 
-def read(path: str | PathLike[str]) -> Iterator[CapturedMessage]:
+def read(file: str | PathLike[str] | BinaryIO) -> Iterator[CapturedMessage]:
     """The SIP messages in a capture, in the order in which they were complete.
 
-    pcap and pcapng of either byte order; UDP, fragmented or not, and TCP, put in order.
+    pcap and pcapng of either byte order; UDP, fragmented or not, and TCP, put in order; any port.
 
+    :param file: a path, or a binary file
     :raises OSError: the file cannot be read
     :raises PcapError: it is no capture, or damaged; what comes before the damage is given first
     """
     from ._pcap_reader import PcapReader
 
-    return iter(PcapReader(path))
+    return iter(PcapReader(file))
 
 
 # -- writing --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from . import codes
 from .demo import demo
 from .info import info
 from .keep import keep
+from .ladder import ladder
 from .load import load
 from .register import register
 from .registrar import registrar
@@ -38,10 +39,11 @@ def app() -> None:
     pjsip-py keep accounts.toml          keep many accounts registered
     pjsip-py load sip:host               put load on a registrar
     pjsip-py registrar                   a registrar to register at
+    pjsip-py ladder trace.pcap           draw the SIP messages of a capture
     """
 
 
-for command in (demo, register, keep, load, registrar, info):
+for command in (demo, register, keep, load, registrar, ladder, info):
     app.add_command(command)
 
 

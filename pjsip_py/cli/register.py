@@ -26,6 +26,7 @@ from .options import (
     split_header,
     with_transport,
 )
+from .recording import Recording, recording_options
 from .screen import (
     MORE,
     NOTE,
@@ -89,6 +90,7 @@ Examples:
 )
 @click.option("--unregister", is_flag=True, help="With --once: remove the binding again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@recording_options
 @click.option("--trace", is_flag=True, help="Show the SIP messages, without their secrets.")
 @click.option("-v", "--verbose", is_flag=True, help="PJSIP's log on standard error.")
 def register(
@@ -100,6 +102,8 @@ def register(
     once: bool,
     unregister: bool,
     as_json: bool,
+    ladder: str | None,
+    pcap: str | None,
     trace: bool,
     verbose: bool,
     **options: Any,
@@ -117,8 +121,16 @@ def register(
         )
     secret = Secret(user, realm, min_algorithm, read_password(password_file))
     config = make_config(aor, secret, options)
-    session = Session(config, secret, once, unregister, Screen(as_json=as_json), trace)
-    return session.run(log_level=5 if verbose else 3)
+    recording = Recording(f"register {aor}", ladder, pcap)
+    screen = Screen(as_json=as_json)
+    session = Session(config, secret, once, unregister, screen, trace, recording)
+    try:
+        code = session.run(log_level=5 if verbose else 3)
+    finally:
+        recording.close()
+        for each in recording.errors:
+            screen.error(each)
+    return code or (codes.OUTPUT_FAILED if recording.errors else codes.OK)
 
 
 # -- the command line, checked --------------------------------------------------------------------
@@ -195,6 +207,7 @@ class Session:
         unregister: bool,
         screen: Screen,
         trace: bool,
+        recording: Recording,
     ) -> None:
         self.config = config
         self.secret = secret
@@ -202,10 +215,13 @@ class Session:
         self.unregister = unregister
         self.screen = screen
         self.trace = trace
+        self.recording = recording
 
     def run(self, log_level: int) -> int:
         with Inbox() as inbox:
-            endpoint = pjsip.Endpoint(trace=self.trace, log_level=log_level)
+            tracing = self.trace or self.recording.wanted
+            endpoint = pjsip.Endpoint(trace=tracing, log_level=log_level)
+            endpoint.on(pjsip.Event, self.recording.add)
             endpoint.on(pjsip.Event, inbox.put)
             with endpoint:
                 account = endpoint.add_account(self.config)
@@ -270,6 +286,8 @@ class Session:
     # -- showing ----------------------------------------------------------------------------------
 
     def show(self, event: pjsip.Event) -> None:
+        if isinstance(event, pjsip.SipMessage) and not self.trace:
+            return
         if self.screen.as_json:
             record = event_record(event)
             if record is not None:
