@@ -126,23 +126,25 @@ for (const part of document.querySelectorAll(".sip")) {
   show();
 }
 """
-_SCRIPT_HASH = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
 
 
-def page(title: str, body: str) -> str:
-    """A page round *body*; nothing can be loaded into it, and no script but its own runs."""
+def page(title: str, body: str, style: str = "", script: str = "") -> str:
+    """A page round *body*; nothing can be loaded into it, and no script but these runs."""
+    scripts = [each for each in (_SCRIPT, script) if each]
+    hashes = [b64encode(sha256(each.encode()).digest()).decode() for each in scripts]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en">\n'
         '<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        f"style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{_SCRIPT_HASH}'\">\n"
+        f"style-src 'unsafe-inline'; img-src data:; script-src {allowed}\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_text(title)}</title>\n"
-        f"<style>\n{_STYLE}</style>\n"
+        f"<style>\n{_STYLE}{style}</style>\n"
         f"<main>\n{body}</main>\n"
-        f"<script>{_SCRIPT}</script>\n"
-        "</html>\n"
+        + "".join(f"<script>{each}</script>\n" for each in scripts)
+        + "</html>\n"
     )
 
 

@@ -20,7 +20,7 @@ _RECORD_LIMIT = 1 << 18  # bytes of a packet; libpcap's limit too
 _BLOCK_LIMIT = 1 << 20  # bytes of a pcapng block that is looked into; others are skipped
 _INTERFACES = 4096
 _STREAMS = 4096  # directions of TCP connections, and incomplete datagrams: the oldest go
-_FRAGMENTED = 256
+_FRAGMENTED, _PARTS = 256, 256  # datagrams that are not whole, and pieces of one
 _FRAGMENT_AGE = 60.0  # s; RFC 8200 §4.5
 _WINDOW = 1 << 18  # bytes waiting for one that is missing, before it is given up
 _HEAD = 1 << 16  # bytes of a message's header
@@ -292,7 +292,7 @@ class _Fragments:
         begun, parts, end = self._parts.pop(key, (when, {}, []))
         if not 0 <= when - begun <= _FRAGMENT_AGE:
             begun, parts, end = when, {}, []
-        if offset not in parts and len(parts) < 8192:
+        if offset not in parts and len(parts) < _PARTS:
             parts[offset] = data
         if not more:
             end[:] = [offset + len(data)]
@@ -346,28 +346,26 @@ def _ip(data: bytes, when: float, fragments: _Fragments) -> _Datagram | None:
 
 # -- streams --------------------------------------------------------------------------------------
 
-_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+_SYN, _ACK = 2, 16
 
 
 class _Stream:
     """One direction of a TCP connection: bytes in order, then messages."""
 
-    __slots__ = ("buffer", "expected", "tls", "waiting", "waiting_size")
+    __slots__ = ("buffer", "expected", "first", "needed", "tls", "waiting", "waiting_size")
 
-    def __init__(self) -> None:
-        self.expected: int | None = None
+    def __init__(self, first: int | None = None) -> None:
+        self.first = first
+        self.expected = first
         self.waiting: dict[int, tuple[float, bytes]] = {}
         self.waiting_size = 0
         self.buffer = bytearray()
+        self.needed = 0  # bytes in the buffer before it is worth a look
         self.tls = False
 
     @property
     def size(self) -> int:
         return len(self.buffer) + self.waiting_size
-
-    def begin(self, sequence: int) -> None:
-        self.__init__()  # type: ignore[misc]
-        self.expected = sequence
 
     def add(self, when: float, sequence: int, data: bytes) -> Iterator[tuple[float, bytes]]:
         """A segment; what is complete with it."""
@@ -419,18 +417,20 @@ class _Stream:
             self.expected = min(self.waiting, key=lambda each: _ahead(each, expected))
             # Half a message: what follows is the rest of another.
             self.buffer.clear()
+            self.needed = 0
             yield from self._go_on(when)
 
     # Message framing, RFC 3261 §18.3
 
     def _messages(self) -> Iterator[bytes]:
         buffer = self.buffer
-        while buffer:
+        while len(buffer) > self.needed:
+            self.needed = 0
             blank = len(buffer) - len(buffer.lstrip(b"\r\n"))  # keep-alives, RFC 5626 §3.5.1
             del buffer[:blank]
             if not buffer:
                 return
-            if buffer[:2] == b"\x16\x03":
+            if buffer[:2] == b"\x16\x03" and buffer[5:6] == b"\x01":  # ClientHello
                 self.tls = True
             found = _START.match(buffer)
             if found is None:
@@ -451,6 +451,7 @@ class _Stream:
                 return
             size = end + 4 + _content_length(bytes(buffer[: end + 2]))
             if len(buffer) < size:
+                self.needed = size - 1
                 return
             yield bytes(buffer[:size])
             del buffer[:size]
@@ -533,14 +534,12 @@ class PcapReader:
             if not data and not flags & _SYN:
                 return
             stream = _Stream()
-        self._streams[key] = stream
-        before = stream.size
-        was_tls = stream.tls
+        before, was_tls = stream.size, stream.tls
         if flags & _SYN:
             sequence = (sequence + 1) & 0xFFFFFFFF
-            if stream.expected is None or (not data and stream.expected != sequence):
-                stream.begin(sequence)
-                before = 0
+            if stream.first != sequence:  # not just sent again
+                stream = _Stream(sequence)
+        self._streams[key] = stream
         if data:
             for at, message in stream.add(when, sequence, data):
                 yield _captured(at, "tcp", key, message)

@@ -194,11 +194,16 @@ class Ladder:
             file.write(text)
 
 
-def page(title: str, body: str) -> str:
-    """An HTML page round *body*, which is trusted: headings, and :meth:`Ladder.to_fragment`."""
+def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """An HTML page for several ladders.
+
+    :param body: trusted HTML: headings, say, and :meth:`Ladder.to_fragment`
+    :param style: CSS that comes after the ladders' own
+    :param script: JavaScript of the page's own; the page's policy lets no other run
+    """
     from ._ladder_html import page
 
-    return page(title, body)
+    return page(title, body, style, script)
 
 
 def kind_of(path: str | PathLike[str]) -> str:
