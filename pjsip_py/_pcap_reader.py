@@ -352,7 +352,16 @@ _SYN, _ACK = 2, 16
 class _Stream:
     """One direction of a TCP connection: bytes in order, then messages."""
 
-    __slots__ = ("buffer", "expected", "first", "needed", "tls", "waiting", "waiting_size")
+    __slots__ = (
+        "astray",
+        "buffer",
+        "expected",
+        "first",
+        "needed",
+        "tls",
+        "waiting",
+        "waiting_size",
+    )
 
     def __init__(self, first: int | None = None) -> None:
         self.first = first
@@ -361,6 +370,7 @@ class _Stream:
         self.waiting_size = 0
         self.buffer = bytearray()
         self.needed = 0  # bytes in the buffer before it is worth a look
+        self.astray = False  # not known to be where a message starts
         self.tls = False
 
     @property
@@ -418,6 +428,7 @@ class _Stream:
             # Half a message: what follows is the rest of another.
             self.buffer.clear()
             self.needed = 0
+            self.astray = True
             yield from self._go_on(when)
 
     # Message framing, RFC 3261 §18.3
@@ -432,23 +443,27 @@ class _Stream:
                 return
             if buffer[:2] == b"\x16\x03" and buffer[5:6] == b"\x01":  # ClientHello
                 self.tls = True
-            found = _START.match(buffer)
+            if b"\n" not in buffer:
+                if len(buffer) > _HEAD or self.tls:
+                    buffer.clear()
+                    self.astray = True
+                return
+            found = _KNOWN_START.search(buffer) if self.astray else _START.match(buffer)
             if found is None:
-                found = _LATER_START.search(buffer)
-                if found is None:
-                    # It may be the start of a start line.
-                    last = buffer.rfind(b"\n") + 1
-                    del buffer[: max(last, len(buffer) - _HEAD) if last else 0]
-                    if len(buffer) > _HEAD or (self.tls and buffer):
-                        buffer.clear()
-                    return
-                del buffer[: found.start(1)]
+                # The last line may go on as the start of a message.
+                if self.astray:
+                    del buffer[: buffer.rfind(b"\n") + 1]
+                self.astray = True
+                continue
+            del buffer[: found.start()]
+            self.astray = False
             end = buffer.find(b"\r\n\r\n", 0, _HEAD)
             if end < 0:
-                if len(buffer) > _HEAD:
-                    del buffer[: found.end() - found.start(0)]
-                    continue
-                return
+                if len(buffer) <= _HEAD:
+                    return
+                del buffer[: found.end() - found.start()]
+                self.astray = True
+                continue
             size = end + 4 + _content_length(bytes(buffer[: end + 2]))
             if len(buffer) < size:
                 self.needed = size - 1
@@ -467,7 +482,12 @@ _LINE = (
     rb"|[A-Za-z0-9.!%*_+`'~-]{1,64} [^\n]{1,8192} SIP/[0-9]\.[0-9])\r?\n"
 )
 _START = re.compile(_LINE)
-_LATER_START = re.compile(rb"\n(" + _LINE + rb")")
+# Where it may stand anywhere, even behind a body: none that could be the end of a longer word.
+_KNOWN_START = re.compile(
+    rb"(?:SIP/2\.0 [1-6][0-9]{2} [^\n]*"
+    rb"|(?:REGISTER|INVITE|ACK|BYE|CANCEL|OPTIONS|SUBSCRIBE|NOTIFY|PUBLISH|INFO|UPDATE|PRACK|REFER"
+    rb"|MESSAGE) [^\n]{1,8192} SIP/2\.0)\r?\n"
+)
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*:[ \t]*([0-9]{1,7})[ \t]*\r?\n", re.I)
 
 

@@ -19,6 +19,7 @@ from servers.certs import Certificates
 from servers.kamailio import Kamailio
 from servers.process import MissingServer
 from servers.sipp import Sipp
+from servers.tshark import Tshark
 
 if TYPE_CHECKING:
     import pjsip_py as pjsip
@@ -120,6 +121,16 @@ def sipp(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..
     finally:
         for server in started:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def tshark() -> Tshark:
+    try:
+        return Tshark()
+    except MissingServer as exc:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(exc), pytrace=False)
+        pytest.skip(str(exc))
 
 
 _bulk_numbers = itertools.count(1)
