@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,7 +135,7 @@ class PcapWriter:
     ``ep.on(pjsip.Event, writer.write)`` is all it takes; only :class:`SipMessage` needs
     ``trace=True``.  A TCP connection gets a handshake before its first message, and a FIN when
     its :class:`TransportState` tells of its end, or at :meth:`close`.  The same messages give
-    the same bytes.
+    the same bytes.  Any thread may write.
 
     :param file: a path, or a binary file that stays open
     :param link: ``"ip"``; or ``"pdu"``, Wireshark's own link type, where each message is marked as
@@ -155,6 +156,7 @@ class PcapWriter:
         else:
             self._file = file
         self._pdu = link == "pdu"
+        self._lock = threading.Lock()
         self._streams: dict[frozenset[_End], _Stream] = {}
         self._opened = 0
         self._ip_id = 0
@@ -179,11 +181,14 @@ class PcapWriter:
         if isinstance(message, TransportState):
             if message.state in ("disconnected", "destroyed") and message.remote:
                 ends = frozenset((_end(message.local), _end(message.remote)))
-                stream = self._streams.pop(ends, None)
-                if stream is not None:
-                    self._put(self._finish(message.time.wall, stream))
+                with self._lock:
+                    stream = self._streams.pop(ends, None)
+                    if stream is not None:
+                        self._put(self._finish(message.time.wall, stream))
         elif isinstance(message, (SipMessage, CapturedMessage)):
-            self._write(captured(message))
+            plain = captured(message)
+            with self._lock:
+                self._write(plain)
 
     def _write(self, message: CapturedMessage) -> None:
         source, destination = _end(message.source), _end(message.destination)
@@ -292,13 +297,14 @@ class PcapWriter:
 
     def close(self) -> None:
         """End the connections that are open, and the file; once more does nothing."""
-        if self._file is None:
-            return
-        try:
-            streams, self._streams = self._streams, {}
-            self._put(b"".join(self._finish(self._last, each) for each in streams.values()))
-        finally:
-            self._release()
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                streams, self._streams = self._streams, {}
+                self._put(b"".join(self._finish(self._last, each) for each in streams.values()))
+            finally:
+                self._release()
 
     def __enter__(self) -> PcapWriter:
         return self
