@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import leaks
 import pytest
 
 import pjsip_py as pjsip
-from pjsip_py.cli import codes
+from pjsip_py import pcap
+from pjsip_py.cli import app, codes
 from pjsip_py.cli.screen import printable
 from pjsip_py.testing import Registrar
 
@@ -111,11 +113,13 @@ def open_registrar() -> Iterator[Registrar]:
 # -- help, info, what is not installed ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "demo", "register", "keep", "load", "registrar", "info"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "register", "keep", "load", "registrar", "ladder", "info"]
+)
 def test_help(command: str) -> None:
     output = run(*([command] if command else []), "--help", code=0)
     assert "Usage: pjsip-py" in output
-    assert ("Exit codes:" in output) == (command in ("register", "keep", "load"))
+    assert ("Exit codes:" in output) == (command in ("register", "keep", "load", "ladder"))
 
 
 def test_without_arguments_it_shows_its_help() -> None:
@@ -449,6 +453,172 @@ def test_trace_hides_the_digest(registrar: Registrar) -> None:
     assert "    Authorization: Digest username" in output
     assert credentials["response"] not in output
     assert credentials["cnonce"] not in output
+
+
+# -- --ladder, --pcap, ladder ---------------------------------------------------------------------
+
+
+def test_messages_into_a_picture_and_a_capture(registrar: Registrar, tmp_path: Path) -> None:
+    page, capture = tmp_path / "out.html", tmp_path / "out.pcap"
+    output = run(
+        "register",
+        AOR,
+        f"--registrar={registrar.uri('tcp')}",
+        *("--once", "--unregister", f"--ladder={page}", f"--pcap={capture}"),
+        code=codes.OK,
+        PJSIP_PY_PASSWORD=PASSWORD,
+    )
+    assert "Via:" not in output  # that is --trace's
+    messages = list(pcap.read(capture))
+    assert [each.start_line.split()[each.start_line.startswith("SIP/")] for each in messages] == [
+        *("REGISTER", "401", "REGISTER", "200"),
+        *("REGISTER", "200"),
+    ]
+    text = page.read_text("utf-8")
+    for wanted in ("register sip:alice@example.com", "401 Unauthorized", "unregister", "TCP"):
+        assert wanted in text
+    digests = re.findall(rb'(?:response|cnonce)="(\w+)"', registrar.requests[-1].data)
+    assert len(digests) == 2
+    for digest in digests:
+        assert digest.decode() not in text
+        assert digest not in capture.read_bytes()
+    # And the capture as a picture.
+    output = run("ladder", str(capture), "--name", "127.0.0.1=me", code=codes.OK)
+    assert output == f"{tmp_path / 'out.html'}: 6 messages\n"
+    assert "401 Unauthorized" in page.read_text("utf-8")
+
+
+def test_a_failure_is_drawn(tmp_path: Path) -> None:
+    page, capture = tmp_path / "out.svg", tmp_path / "out.pcap"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"sip:127.0.0.1:{silent.getsockname()[1]}"
+        options = ["--timeout=0.7", f"--ladder={page}", f"--pcap={capture}", "--json"]
+        run("register", AOR, f"--registrar={server}", *options, code=codes.NO_ANSWER)
+    text = page.read_text("utf-8")
+    for wanted in ("no answer", "sent again (1)", "RegistrationTimeout", "REGISTER"):
+        assert wanted in text
+    assert len(list(pcap.read(capture))) == 2
+
+
+def test_ctrl_c_leaves_whole_files(open_registrar: Registrar, tmp_path: Path) -> None:
+    page, capture = tmp_path / "out.html", tmp_path / "out.pcap"
+    server = f"--registrar={open_registrar.uri()}"
+    with running("register", AOR, server, f"--ladder={page}", f"--pcap={capture}") as process:
+        read_until(process, "registered for")
+        assert len(list(pcap.read(capture))) == 2  # there is no need to wait for its end
+        assert end(process, signal.SIGINT)[0] == codes.OK
+    assert len(list(pcap.read(capture))) == 4
+    assert page.read_text("utf-8").endswith("</html>\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ladder=out.pdf"], "--ladder out.pdf: a ladder is written as .html or .svg, not .pdf."),
+        (["--ladder=/no/out.svg"], "--ladder /no/out.svg: No such file or directory."),
+        (["--pcap=/no/out"], "--pcap /no/out: No such file or directory."),
+        (["--pcap=/dev/full"], "--pcap /dev/full: No space left on device."),
+        (["--pcap=x.svg", "--ladder=x.svg"], "one file cannot be both"),
+    ],
+)
+def test_files_that_cannot_be_written_are_told_before_anything_is_sent(
+    open_registrar: Registrar, options: list[str], message: str
+) -> None:
+    server = f"--registrar={open_registrar.uri()}"
+    assert message in run("register", AOR, server, "--once", *options, code=codes.USAGE)
+    assert open_registrar.requests == []
+
+
+def test_a_disk_that_is_full_ends_the_recording_only(
+    open_registrar: Registrar, tmp_path: Path
+) -> None:
+    page, capture = tmp_path / "out.html", tmp_path / "out.pcap"
+    arguments = ["register", AOR, f"--registrar={open_registrar.uri()}", "--once", "--unregister"]
+    files = [f"--ladder={page}", f"--pcap={capture}"]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *COMMAND, *arguments, *files],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=environment(),
+    )
+    assert done.returncode == codes.OUTPUT_FAILED
+    assert "200 OK: unregistered" in done.stdout
+    for option, path in (("ladder", page), ("pcap", capture)):
+        assert done.stderr.count(f"Error: --{option} {path}: File too large") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def ladder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """``pjsip-py ladder`` in this process; both its outputs."""
+
+    def run_here(*arguments: str, code: int) -> str:
+        monkeypatch.setattr(sys, "argv", ["pjsip-py", "ladder", *arguments])
+        assert app.run() == code
+        return "".join(capsys.readouterr())
+
+    return run_here
+
+
+def test_a_capture_and_a_part_of_it(tmp_path: Path, ladder: Callable[..., str]) -> None:
+    path, output = tmp_path / "x.pcap", tmp_path / "out.svg"
+    with pcap.PcapWriter(path) as writer:
+        for number in range(5):
+            text = f"OPTIONS sip:x SIP/2.0\r\nCall-ID: {number}\r\nTo: <sip:{number % 2}@x>\r\n\r\n"
+            ends = "192.0.2.1:5060", "192.0.2.2:5060"
+            writer.write(pcap.CapturedMessage(number, "udp", *ends, text.encode()))
+    for options, told in (
+        ([], "5 messages, 4 failures\n"),
+        (["--call-id=3"], "1 message\n"),
+        (["--aor=1@x"], "2 messages, 1 failure\n"),
+        (["--limit=2"], "2 messages, 1 failure; 3 older ones are left out"),
+    ):
+        output.unlink(missing_ok=True)
+        shown = ladder(str(path), "-o", str(output), "--title=piped", *options, code=codes.OK)
+        assert shown.startswith(f"{output}: {told}")
+        assert "piped" in output.read_text("utf-8")
+    with open(path, "rb") as file:
+        arguments = [*COMMAND, "ladder", "-", "-o", str(tmp_path / "stdin.html")]
+        subprocess.run(arguments, stdin=file, timeout=DEADLINE, env=environment(), check=True)
+    assert "OPTIONS" in (tmp_path / "stdin.html").read_text("utf-8")
+
+
+def test_captures_that_cannot_be_drawn(tmp_path: Path, ladder: Callable[..., str]) -> None:
+    path = tmp_path / "x.pcap"
+    assert "x.pcap: No such file" in ladder(str(path), code=codes.USAGE)
+    assert "Is a directory" in ladder(str(tmp_path), code=codes.USAGE)
+    path.write_text("no capture")
+    output = ladder(str(path), code=codes.REFUSED)
+    assert "not a capture file" in output
+    assert "Hint: give a pcap or pcapng file" in output
+    with pcap.PcapWriter(path):
+        pass
+    assert "no SIP message in its 0 packets" in ladder(str(path), code=codes.REFUSED)
+    text = b"OPTIONS sip:x SIP/2.0\r\nCall-ID: 1\r\n\r\n"
+    with pcap.PcapWriter(path) as writer:
+        for number in range(2):
+            ends = "192.0.2.1:5060", "192.0.2.2:5060"
+            writer.write(pcap.CapturedMessage(number, "udp", *ends, text))
+    assert "widen the filter" in ladder(str(path), "--call-id=z", code=codes.REFUSED)
+    for options, message in (
+        ([f"--output={path}"], "would be overwritten"),
+        (["-o", "x.png"], ".html or .svg"),
+        (["-o", "/no/x.svg"], "No such file"),
+        (["--name", "phone"], "ADDRESS=NAME"),
+        (["--limit=0"], "--limit"),
+    ):
+        assert message in ladder(str(path), *options, code=codes.USAGE)
+    assert "give the picture one by -o" in ladder("-", code=codes.USAGE)
+    # Cut short: what was readable is drawn, and the picture says so.
+    path.write_bytes(path.read_bytes()[:-9])
+    output = ladder(str(path), code=codes.REFUSED)
+    assert "cut short" in output
+    assert "1 message" in output
+    assert "The capture ends here" in (tmp_path / "x.html").read_text("utf-8")
 
 
 def test_control_characters_of_the_network_are_shown_harmless() -> None:
