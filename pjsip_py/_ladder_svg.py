@@ -11,6 +11,7 @@ from .ladder import STYLES, Picture, Row, clock, date, duration, printable, sinc
 _ROW, _HEAD, _MARGIN = 40, 58, 16
 _NARROW, _WIDE = 270, 420  # px between lifelines, as their addresses need
 _REPEAT = 25  # rows after which the names of the lifelines stand again
+_SEPARATOR = " \u00b7 "
 _WIDEST = 900  # px that a note may ask for
 
 _STYLE = """\
@@ -72,10 +73,14 @@ class _Grid(NamedTuple):
 
 
 def _grid(picture: Picture) -> _Grid:
-    longest = max((_width(lane.addresses[0], "b") for lane in picture.lanes), default=0)
+    wanted = [_width(lane.addresses[0], "b") + 50 for lane in picture.lanes]
+    if len(picture.lanes) < 4:  # there is room for all particulars
+        for row in picture.rows:
+            span = abs(row.target - row.source) or 1
+            wanted.append((_width(_SEPARATOR.join(row.details), "dim") + 40) / span)
     ends = [since(row.time - picture.start) for row in picture.rows]
     times = 124 + _width(max(ends, key=len, default=""), "dim")
-    return _Grid(round(times), round(min(max(_NARROW, longest + 50), _WIDE)))
+    return _Grid(round(times), round(min(max(_NARROW, *wanted, 0), _WIDE)))
 
 
 def _heads(picture: Picture, grid: _Grid, y: float) -> list[str]:
@@ -125,7 +130,7 @@ def _arrow(row: Row, grid: _Grid, y: float) -> list[str]:
     )
     mark = "\u2717 " if row.style == "failure" else ""
     parts.append(_text(middle, y + 16, mark + row.label, "b", anchor, room))
-    parts.append(_text(middle, y + 35, " \u00b7 ".join(row.details), "dim", anchor, room))
+    parts.append(_text(middle, y + 35, _SEPARATOR.join(row.details), "dim", anchor, room))
     return [*parts, "</g>"]
 
 
