@@ -20,7 +20,7 @@ _STYLE = """\
 *{box-sizing:border-box}
 body{font:15px/1.4 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
 padding:1rem;width:fit-content;min-width:min(100%,76rem)}
-h1{font-size:1.4rem;margin:0 0 .25rem;overflow-wrap:anywhere}
+h1,.sip h2{font-size:1.4rem;margin:0 0 .25rem;overflow-wrap:anywhere}
 .sip{--t:13.5rem;min-width:calc(var(--t) + var(--n)*11rem);margin-bottom:2rem;max-width:110rem}
 .sip p{margin:.25rem 0 .75rem;color:var(--dim)}
 .sip form{display:flex;flex-wrap:wrap;gap:.5rem .75rem;align-items:center;margin:.5rem 0;
@@ -152,12 +152,12 @@ def _text(text: str) -> str:
     return escape(printable(text), quote=True)
 
 
-def section(picture: Picture) -> str:
+def section(picture: Picture, heading: str = "h2") -> str:
     """One ladder, to stand on a page."""
     lanes = max(1, len(picture.lanes))
     parts = [f'<section class="sip" style="--n:{lanes}">\n']
     if picture.title:
-        parts.append(f"<h1>{_text(picture.title)}</h1>\n")
+        parts.append(f"<{heading}>{_text(picture.title)}</{heading}>\n")
     parts.append(f"<p>{_text(summary(picture))}</p>\n")
     if picture.messages > 1:
         parts.append(_form(picture))
@@ -236,5 +236,5 @@ def _row(row: Row, picture: Picture) -> str:
         f'<b>{mark}{_text(row.label)}</b><span class="l"></span>{details}'
         f'<span class="h"> {_text(row.path)}</span></span></span></summary>'
         f'<div class="full"><p>{_text(row.path)}</p>'
-        f'<pre tabindex="0">{_text(row.text.rstrip())}</pre></div></details>\n'
+        f"<pre>{_text(row.text.rstrip())}</pre></div></details>\n"
     )

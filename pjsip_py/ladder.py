@@ -173,9 +173,9 @@ class Ladder:
 
     def to_html(self) -> str:
         """A page of its own."""
-        from ._ladder_html import page
+        from ._ladder_html import page, section
 
-        return page(self.title or "SIP ladder", self.to_fragment())
+        return page(self.title or "SIP ladder", section(self.picture(), "h1"))
 
     def to_fragment(self) -> str:
         """A ``<section>`` for :func:`page`, which may have several."""
@@ -288,11 +288,6 @@ class _Facts:
         )
         self.call_id = self.headers.get("Call-ID", "")
         self.aor = parse_contact(self.headers.get("To", ""))[1]
-        self.transaction = (self.call_id, self.number, self.method)
-
-    @cached_property
-    def branch(self) -> str:
-        return self.parsed._via.get("branch", "")
 
     @cached_property
     def answered(self) -> set[tuple[bool, str]]:
@@ -399,12 +394,19 @@ def _draw(
     seen = [item for item in items if isinstance(item, _Seen)]
     lanes, where = _lanes(seen, names)
     facts = {id(item): _Facts(item.message) for item in seen}
-    calls = {each.call_id: number for number, each in enumerate(facts.values(), 1)}
-    calls = {call: number for number, call in enumerate(dict.fromkeys(calls), 1)}
+    call_ids = dict.fromkeys(each.call_id for each in facts.values() if each.call_id)
+    calls = {call_id: number for number, call_id in enumerate(call_ids, 1)}
     several_aors = len({each.aor for each in facts.values() if each.aor}) > 1
     several_protocols = len({item.message.protocol for item in seen}) > 1
-    requests: dict[tuple[str, str, str], tuple[_Facts, float]] = {}
-    answered = {each.transaction for each in facts.values() if each.is_response}
+
+    def transaction(item: _Seen) -> object:
+        """What a request and its responses have in common, on this hop."""
+        fact, message = facts[id(item)], item.message
+        hop = frozenset((where[message.source], where[message.destination]))
+        return fact.call_id, fact.number, fact.method, hop
+
+    requests: dict[object, tuple[_Facts, float]] = {}
+    answered = {transaction(item) for item in seen if facts[id(item)].is_response}
     end = _time_of(items[-1]) if items else 0.0
     times_seen: Counter[object] = Counter()
     rows: list[Row] = []
@@ -419,8 +421,9 @@ def _draw(
         same = (message.source, message.destination, message.data)
         again = times_seen[same]
         times_seen[same] += 1
-        request, asked_at = requests.get(fact.transaction, (None, now))
-        missed = not fact.is_response and fact.transaction not in answered and fact.method != "ACK"
+        key = transaction(item)
+        request, asked_at = requests.get(key, (None, now))
+        missed = not fact.is_response and key not in answered and fact.method != "ACK"
         details = [f"CSeq {fact.number}"] if fact.number else []
         if fact.is_response:
             label = f"{fact.code} {fact.parsed.reason}".strip() if fact.well_formed else fact.start
@@ -428,7 +431,7 @@ def _draw(
                 details.append(f"after {duration(now - asked_at)}")
         else:
             label = fact.method if fact.well_formed else fact.start
-            requests.setdefault(fact.transaction, (fact, now))
+            requests.setdefault(key, (fact, now))
             if fact.unregisters:
                 details.append("unregister")
             if fact.answered:

@@ -94,7 +94,7 @@ def read(file: str | PathLike[str] | BinaryIO) -> Iterator[CapturedMessage]:
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _COMMENT, _APPLICATION = 1, 4
 _LINKTYPE_RAW, _LINKTYPE_PDU = 101, 252
-_FIN, _SYN, _PSH, _ACK = 1, 2, 8, 16
+_FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
 _SEGMENT = 32_768  # bytes of one TCP segment; Wireshark puts them together
 _MAX_UDP = 65_507 - 20  # what IPv6 leaves too
 _TLS_COMMENT = "TLS on the wire; written in the clear by pjsip_py, secrets blotted out"
@@ -133,9 +133,9 @@ class PcapWriter:
     """Writes messages as the packets that could have carried them.
 
     ``ep.on(pjsip.Event, writer.write)`` is all it takes; only :class:`SipMessage` needs
-    ``trace=True``.  A TCP connection gets a handshake before its first message, and a FIN when
-    its :class:`TransportState` tells of its end, or at :meth:`close`.  The same messages give
-    the same bytes.  Any thread may write.
+    ``trace=True``.  A TCP connection gets a handshake before its first message, and a FIN (after
+    an error a RST) when its :class:`TransportState` tells of its end, or at :meth:`close`.  The
+    same messages give the same bytes.  Any thread may write.
 
     :param file: a path, or a binary file that stays open
     :param link: ``"ip"``; or ``"pdu"``, Wireshark's own link type, where each message is marked as
@@ -184,7 +184,8 @@ class PcapWriter:
                 with self._lock:
                     stream = self._streams.pop(ends, None)
                     if stream is not None:
-                        self._put(self._finish(message.time.wall, stream))
+                        reset = message.error is not None
+                        self._put(self._finish(message.time.wall, stream, reset))
         elif isinstance(message, (SipMessage, CapturedMessage)):
             plain = captured(message)
             with self._lock:
@@ -234,9 +235,11 @@ class PcapWriter:
             packets += self._segment(when, stream, source, destination, _PSH | _ACK, piece, comment)
         return packets
 
-    def _finish(self, when: float, stream: _Stream) -> bytes:
+    def _finish(self, when: float, stream: _Stream, reset: bool = False) -> bytes:
         client = stream.client
         server = next((end for end in stream.sent if end != client), client)
+        if reset:
+            return self._segment(when, stream, server, client, _RST | _ACK)
         return (
             self._segment(when, stream, client, server, _FIN | _ACK)
             + self._segment(when, stream, server, client, _FIN | _ACK)

@@ -158,6 +158,23 @@ def test_a_request_at_the_end_may_still_be_answered() -> None:
     assert "no answer" not in ack.details
 
 
+def test_each_hop_of_a_proxy_is_answered_or_not() -> None:
+    behind = "203.0.113.9:5060"
+    found = rows(
+        request(),
+        request(0.1, THEM, behind),
+        response(0.2, "200 OK"),
+        request(9, call_id="later"),
+    )
+    messages = [row for row in found if row.kind == "message"]
+    assert [("no answer" in row.details, row.style) for row in messages[:3]] == [
+        (False, "request"),
+        (True, "failure"),
+        (False, "success"),
+    ]
+    assert messages[2].details[1] == "after 200 ms"
+
+
 @pytest.mark.parametrize(
     ("headers", "leaves"),
     [
@@ -311,7 +328,20 @@ def test_without_messages() -> None:
 # -- nothing from the wire is markup --------------------------------------------------------------
 
 ALLOWED = {
-    *("html", "meta", "title", "style", "main", "section", "h1", "p", "form", "label", "input"),
+    *(
+        "html",
+        "meta",
+        "title",
+        "style",
+        "main",
+        "section",
+        "h1",
+        "h2",
+        "p",
+        "form",
+        "label",
+        "input",
+    ),
     *("select", "option", "button", "output", "header", "div", "small", "i", "details", "summary"),
     *("span", "time", "b", "pre", "ul", "li", "script", "wbr"),
 }

@@ -7,6 +7,7 @@ import io
 import random
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
@@ -174,6 +175,18 @@ def test_two_connections_one_after_the_other_between_the_same_ports(
     assert tshark.faults(path) == ""
     assert tshark.fields(path, "tcp.stream", "tcp.flags.fin")[-1][0] == "1"
     assert list(pcap.read(path)) == [first, second]
+
+
+def test_a_connection_that_failed_is_reset(tshark: Tshark, tmp_path: Path) -> None:
+    path = tmp_path / "refused.pcap"
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{unheard.getsockname()[1]}"
+        with PcapWriter(path) as writer, pjsip.Endpoint(trace=True, strict=True) as ep:
+            ep.on(pjsip.Event, writer.write)
+            ep.registration(f"sip:{server};transport=tcp", AOR).register().exception(timeout=5)
+    assert tshark.fields(path, "tcp.flags.reset", "tcp.flags.fin")[-1] == ["1", "0"]
+    assert [each.destination for each in pcap.read(path)] == [server]
 
 
 def test_wireshark_reads_any_port_as_sip_when_told_so(tshark: Tshark, tmp_path: Path) -> None:
