@@ -8,7 +8,7 @@ from hashlib import sha256
 from html import escape
 
 from ._ladder_svg import summary
-from .ladder import STYLES, Picture, Row, clock, printable, since
+from .ladder import Picture, Row, clock, printable, since
 
 _STYLE = """\
 :root{color-scheme:light dark;--ink:#1f2328;--paper:#fff;--dim:#59636e;--line:#d1d9e0;--box:#f6f8fa;
@@ -20,9 +20,12 @@ _STYLE = """\
 *{box-sizing:border-box}
 body{font:15px/1.4 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
 padding:1rem;width:fit-content;min-width:min(100%,76rem)}
-h1,.sip h2{font-size:1.4rem;margin:0 0 .25rem;overflow-wrap:anywhere}
+h1{font-size:1.4rem}
+.sip h2{font-size:1.15rem}
+h1,.sip h2{margin:0 0 .25rem;overflow-wrap:anywhere}
 .sip{--t:13.5rem;min-width:calc(var(--t) + var(--n)*11rem);margin-bottom:2rem;max-width:110rem}
 .sip p{margin:.25rem 0 .75rem;color:var(--dim)}
+.sip>:is(h1,h2,p){position:sticky;left:1rem;width:fit-content;max-width:calc(100vw - 2rem)}
 .sip form{display:flex;flex-wrap:wrap;gap:.5rem .75rem;align-items:center;margin:.5rem 0;
 max-width:calc(100vw - 2rem);position:sticky;left:1rem}
 .sip input,.sip select,.sip button{font:inherit;color:inherit;background:var(--box);
@@ -82,10 +85,12 @@ overflow-wrap:anywhere;tab-size:4}
 font-size:.85rem;color:var(--dim);max-width:calc(100vw - 2rem);position:sticky;left:1rem}
 .key li::before{content:"";display:inline-block;width:1.5rem;border-top:3px solid var(--c);
 vertical-align:middle;margin-right:.4rem}
-.key li:last-child::before{border-top:3px dashed var(--dim)}
+.key .again::before{border-top:3px dashed var(--dim)}
 .h{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 [hidden]{display:none!important}
-@media(max-width:40rem){body{padding:.5rem}.sip{--t:4.6rem;min-width:calc(var(--t) + var(--n)*7rem)}
+@media(max-width:40rem){body{padding:.5rem}
+.sip>:is(h1,h2,p,form,.key),.sip .full{left:.5rem;max-width:calc(100vw - 1rem)}
+.sip{--t:4.6rem;min-width:calc(var(--t) + var(--n)*7rem)}
 .t time{display:none}.t{font-size:.7rem;padding-right:.5rem}.w{padding:0 .5rem}
 .l{margin:.15rem -.5rem}}
 @media print{body{padding:0;min-width:0;width:auto}.sip form{display:none}
@@ -165,7 +170,7 @@ def section(picture: Picture, heading: str = "h2") -> str:
         parts.append("<header>")
         for lane in picture.lanes:
             more = f" +{len(lane.addresses) - 1}" if len(lane.addresses) > 1 else ""
-            address = _text(lane.addresses[0]).replace("]:", "]<wbr>:") + more
+            address = "<wbr>:".join(_text(lane.addresses[0]).rsplit(":", 1)) + more
             inner = f"{_text(lane.name)}<small>{address}</small>" if lane.name else address
             parts.append(f'<div title="{_text(chr(10).join(lane.addresses[:20]))}">{inner}</div>')
         parts.append("</header>\n")
@@ -174,8 +179,11 @@ def section(picture: Picture, heading: str = "h2") -> str:
         parts.append(f'<i style="--x:{(each + 0.5) / lanes:.5g}"></i>')
     parts += [_row(row, picture) for row in picture.rows]
     parts.append("</div>\n")
-    meanings = [f'<li class="{name}">{meaning}</li>' for name, meaning in STYLES.items()]
-    parts.append(f'<ul class="key">{"".join(meanings)}<li>sent again</li></ul>\n')
+    key = [f'<li class="{name}">{meaning}</li>' for name, meaning in picture.legend]
+    if any(row.again for row in picture.rows):
+        key.append('<li class="again">sent again</li>')
+    if key:
+        parts.append(f'<ul class="key">{"".join(key)}</ul>\n')
     parts.append("<p>Times in UTC. What proves a password is blotted out.</p>\n</section>\n")
     return "".join(parts)
 

@@ -190,7 +190,7 @@ def svg(picture: Picture) -> str:
     y = bottom + 22
     x = float(_MARGIN)
     legend = []
-    for name, meaning in STYLES.items():
+    for name, meaning in picture.legend:
         wide = 30 + _width(meaning, "dim")
         if x + wide > width and x > _MARGIN:
             x, y = float(_MARGIN), y + 20
@@ -200,9 +200,9 @@ def svg(picture: Picture) -> str:
         )
         x += wide + 8
     y += 20
-    legend.append(
-        _text(_MARGIN, y, "Times in UTC. Dashed: sent again. Secrets are blotted out.", "dim")
-    )
+    dashed = " Dashed: sent again." if any(row.again for row in picture.rows) else ""
+    told = f"Times in UTC.{dashed} What proves a password is blotted out."
+    legend.append(_text(_MARGIN, y, told, "dim"))
     height = y + _MARGIN
     description = escape(printable(f"{title}: {summary(picture)}"), quote=True)
     return (

@@ -100,6 +100,12 @@ class Picture:
         return sum(row.kind == "message" and row.style == "failure" for row in self.rows)
 
     @cached_property
+    def legend(self) -> list[tuple[str, str]]:
+        """The styles that occur, and what they mean."""
+        used = {row.style for row in self.rows}
+        return [(style, meaning) for style, meaning in STYLES.items() if style in used]
+
+    @cached_property
     def start(self) -> float:
         return self.rows[0].time if self.rows else 0.0
 
