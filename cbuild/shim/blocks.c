@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include <pj/except.h>
+
 #include "internal.h"
 
 #define CHUNK_SIZE   (256u * 1024)
@@ -120,7 +122,9 @@ static void block_free(pj_pool_factory *factory, void *memory, pj_size_t size)
 
 static void out_of_memory(pj_pool_t *pool, pj_size_t size)
 {
-    pj_pool_factory_default_policy.callback(pool, size);
+    PJ_UNUSED_ARG(pool);
+    PJ_UNUSED_ARG(size);
+    PJ_THROW(PJ_NO_MEMORY_EXCEPTION);
 }
 
 const pj_pool_factory_policy block_policy = { block_alloc, block_free,
