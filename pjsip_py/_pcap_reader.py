@@ -147,7 +147,7 @@ def _pcapng(file: _File) -> Iterator[_Record]:
             magic = file.exactly(4)
             order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(magic, "")
             if not order:
-                raise file.foreign("not a capture file: its first block is none of pcapng")
+                raise file.foreign("not a capture file: a section of pcapng without byte order")
             interfaces = []
             done = 12
         else:
@@ -366,7 +366,7 @@ class _Stream:
     def __init__(self, first: int | None = None) -> None:
         self.first = first
         self.expected = first
-        self.waiting: dict[int, tuple[float, bytes]] = {}
+        self.waiting: dict[int, bytes] = {}
         self.waiting_size = 0
         self.buffer = bytearray()
         self.needed = 0  # bytes in the buffer before it is worth a look
@@ -377,31 +377,30 @@ class _Stream:
     def size(self) -> int:
         return len(self.buffer) + self.waiting_size
 
-    def add(self, when: float, sequence: int, data: bytes) -> Iterator[tuple[float, bytes]]:
-        """A segment; what is complete with it."""
+    def add(self, sequence: int, data: bytes) -> Iterator[bytes]:
+        """A segment; the messages that are complete with it."""
         if self.expected is None:
             self.expected = sequence
         ahead = _ahead(sequence, self.expected)
         if ahead > 0:
-            known = self.waiting.get(sequence)
-            if abs(ahead) < 1 << 24 and (known is None or len(known[1]) < len(data)):
-                self.waiting_size += len(data) - (len(known[1]) if known else 0)
-                self.waiting[sequence] = when, data
+            known = len(self.waiting.get(sequence, b""))
+            if ahead < 1 << 24 and known < len(data):
+                self.waiting_size += len(data) - known
+                self.waiting[sequence] = data
             if self.waiting_size > _WINDOW or len(self.waiting) > 1024:
-                yield from self.give_up(when)
+                yield from self.give_up()
             return
-        yield from self._take(when, data[-ahead:])
-        yield from self._go_on(when)
+        yield from self._take(data[-ahead:] if ahead else data)
+        yield from self._go_on()
 
-    def _take(self, when: float, data: bytes) -> Iterator[tuple[float, bytes]]:
+    def _take(self, data: bytes) -> Iterator[bytes]:
         if data:
             assert self.expected is not None
             self.expected = (self.expected + len(data)) & 0xFFFFFFFF
             self.buffer += data
-            for message in self._messages():
-                yield when, message
+            yield from self._messages()
 
-    def _go_on(self, when: float) -> Iterator[tuple[float, bytes]]:
+    def _go_on(self) -> Iterator[bytes]:
         """With what came too early."""
         while self.waiting:
             expected = self.expected or 0
@@ -409,18 +408,18 @@ class _Stream:
             ahead = _ahead(first, expected)
             if ahead > 0:
                 return
-            _, data = self.waiting.pop(first)
+            data = self.waiting.pop(first)
             self.waiting_size -= len(data)
-            yield from self._take(when, data[-ahead:] if ahead else data)
+            yield from self._take(data[-ahead:] if ahead else data)
 
-    def acknowledged(self, when: float, number: int) -> Iterator[tuple[float, bytes]]:
+    def acknowledged(self, number: int) -> Iterator[bytes]:
         """The other end has all before *number*: what is missing the capture has missed."""
         if self.waiting and self.expected is not None and _ahead(number, self.expected) > 0:
             first = min(self.waiting, key=lambda each: _ahead(each, self.expected or 0))
             if _ahead(number, first) >= 0:
-                yield from self.give_up(when)
+                yield from self.give_up()
 
-    def give_up(self, when: float) -> Iterator[tuple[float, bytes]]:
+    def give_up(self) -> Iterator[bytes]:
         """Go on behind what is missing, with the next message that can be made out."""
         if self.waiting:
             expected = self.expected or 0
@@ -429,7 +428,7 @@ class _Stream:
             self.buffer.clear()
             self.needed = 0
             self.astray = True
-            yield from self._go_on(when)
+            yield from self._go_on()
 
     # Message framing, RFC 3261 §18.3
 
@@ -537,7 +536,7 @@ class PcapReader:
             elif datagram.protocol == 6:
                 yield from self._tcp(when, datagram)
         for key, stream in self._streams.items():
-            for _, message in stream.give_up(when):
+            for message in stream.give_up():
                 yield _captured(when, "tcp", key, message)
 
     def _tcp(self, when: float, datagram: _Datagram) -> Iterator[CapturedMessage]:
@@ -561,8 +560,8 @@ class PcapReader:
                 stream = _Stream(sequence)
         self._streams[key] = stream
         if data:
-            for at, message in stream.add(when, sequence, data):
-                yield _captured(at, "tcp", key, message)
+            for message in stream.add(sequence, data):
+                yield _captured(when, "tcp", key, message)
         self._kept += stream.size - before
         self.encrypted += stream.tls and not was_tls
         if flags & _ACK:
@@ -570,8 +569,8 @@ class PcapReader:
             back = self._streams.get(back_key)
             if back is not None and back.waiting:
                 self._kept -= back.size
-                for at, message in back.acknowledged(when, number):
-                    yield _captured(at, "tcp", back_key, message)
+                for message in back.acknowledged(number):
+                    yield _captured(when, "tcp", back_key, message)
                 self._kept += back.size
         while len(self._streams) > _STREAMS or (self._kept > _TOTAL and len(self._streams) > 1):
             _, old = self._streams.popitem(last=False)

@@ -357,8 +357,6 @@ def _lanes(seen: list[_Seen], names: Mapping[str, str]) -> tuple[list[Lane], dic
         if message.source not in servers and message.protocol != "udp":
             clients.setdefault(message.source, message.destination)
             servers.add(message.destination)
-        elif clients.get(message.source, message.destination) != message.destination:
-            servers.add(message.source)  # it talks to several: no mere client
     groups: dict[object, list[str]] = {}
     for item in seen:
         for address in (item.message.source, item.message.destination):
