@@ -431,7 +431,7 @@ def _draw(
         details = [f"CSeq {fact.number}"] if fact.number else []
         if fact.is_response:
             label = f"{fact.code} {fact.parsed.reason}".strip() if fact.well_formed else fact.start
-            if request is not None and now >= asked_at:
+            if now > asked_at:  # on a clock of its own it may take no time
                 details.append(f"after {duration(now - asked_at)}")
         else:
             label = fact.method if fact.well_formed else fact.start
