@@ -288,6 +288,8 @@ class Endpoint:
         self._streams = Streams()
         self._accounts: dict[int, Account] = {}
         self._transports: list[Transport] = []
+        if clock is not None and not hasattr(clock, "engine_options"):
+            raise ConfigError("clock must be a VirtualClock of pjsip_py.testing, for tests")
         self._clock: Clock = clock or EngineClock()
         self._resolver = Resolver(resolver, self._run_coroutine, self._clock.time)
         self._hooks = Hooks("pjsip_py-credentials", self._run_coroutine)

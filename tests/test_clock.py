@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from policy import closed_port
-from programs import run_program
+from programs import finish_program, run_program, start_program
 from servers.kamailio import Kamailio
 
 import pjsip_py as pjsip
@@ -367,8 +368,9 @@ def test_nothing_moves_by_itself(stage: Stage) -> None:
     assert stage.clock.next_timer() == 5  # T4 of the transaction
     stage.clock.advance()
     assert stage.now == 0
-    with pytest.raises(ValueError, match="forward"):
-        stage.clock.advance(-1)
+    for wrong in (-1, float("nan"), 1e10, "1"):
+        with pytest.raises((pjsip.ConfigError, TypeError)):
+            stage.clock.advance(wrong)  # type: ignore[arg-type]
 
 
 def test_a_program_that_waits_in_its_own_way(stage: Stage) -> None:
@@ -444,6 +446,45 @@ def test_asyncio() -> None:
     asyncio.run(main())
 
 
+def test_an_advance_that_is_cancelled() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        async with Registrar(clock=clock) as reg, pjsip.Endpoint(clock=clock) as ep:
+            account = ep.add_account(AOR, registrar=reg.uri(), expires=10)
+            await asyncio.wait_for(account.register(), timeout=5)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(clock.aadvance(hours=24 * 365), timeout=0.05)
+            await clock.aadvance(0)  # the one before has stopped
+            stopped = clock.time()
+            assert START < stopped < START + 24 * 365 * 3600
+            await clock.aadvance(minutes=1)
+            assert clock.time() == stopped + 60
+
+    asyncio.run(main())
+
+
+def test_ctrl_c_in_an_advance() -> None:
+    process = start_program(
+        """
+        import pjsip_py as pjsip
+        from pjsip_py.testing import Registrar, VirtualClock
+
+        clock = VirtualClock()
+        try:
+            with Registrar(clock=clock) as reg, pjsip.Endpoint(clock=clock) as ep:
+                ep.add_account("sip:alice@example.com", registrar=reg.uri(), expires=10).register()
+                print("now", flush=True)
+                clock.advance(hours=24 * 365)
+        except KeyboardInterrupt:
+            print(ep.closed, clock.time() < 24 * 365 * 3600)
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    assert finish_program(process, 20, time.monotonic()).check() == "True True\n"
+
+
 def test_a_handler_cannot_move_it(stage: Stage) -> None:
     raised = []
 
@@ -495,7 +536,6 @@ def test_a_handler_that_blocks_is_named() -> None:
 
 def test_closing_while_nobody_answers(black_hole: str) -> None:
     clock = VirtualClock(grace=0.01)
-    began = time.monotonic()
     with Registrar(clock=clock) as reg, pjsip.Endpoint(clock=clock) as ep:
         account = ep.add_account(AOR, registrar=reg.uri())
         account.register().result(timeout=5)
@@ -504,7 +544,9 @@ def test_closing_while_nobody_answers(black_hole: str) -> None:
         clock.settle()
     assert ep.closed
     assert account.state == "closed"
-    assert time.monotonic() - began < 20  # nothing waits for a time that does not come
+    assert clock.time() == START  # and so nothing waited for it
+    names = {thread.name for thread in threading.enumerate()}
+    assert not names & {"pjsip_py-clock", "pjsip_py-events", "sip-registrar"}
 
 
 def test_closed_by_a_handler(stage: Stage) -> None:
@@ -621,10 +663,20 @@ def test_names_are_looked_up_while_it_stands() -> None:
     assert asked == [0, 100]
 
 
-@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": 2**64}, {"grace": -1}, {"deadline": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": -1}, {"seed": 2**64}, {"seed": "1"}, {"grace": -1}, {"deadline": 0}, {"wall": -1}],
+)
 def test_bad_settings(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"seed|grace"):
+    with pytest.raises(pjsip.ConfigError, match=next(iter(options))):
         VirtualClock(**options)
+
+
+def test_what_is_no_clock() -> None:
+    with pytest.raises(pjsip.ConfigError, match="VirtualClock"):
+        pjsip.Endpoint(clock=time)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="VirtualClock"):
+        Registrar(clock=5)  # type: ignore[arg-type]
 
 
 def test_real_time_cannot_be_moved() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pjsip_py import _ffi
 from pjsip_py._hooks import Hooks
 from pjsip_py.errors import ClosedError, PjsipError, WouldBlockError
+from pjsip_py.uri import check_int, check_seconds
 
 if TYPE_CHECKING:
     from pjsip_py._engine import Engine
@@ -31,7 +32,8 @@ _PACKAGE = str(Path(_ffi.__file__).parent) + os.sep
 _START = 1000 * 1000 * _MS
 _SEEDED_WALL = 1_767_225_600.0  # 2026-01-01T00:00:00Z: two runs with one seed have one date
 _TICK = 0.05  # s
-_LOOP_PASSES = 5
+_LOOP_PASSES = 20
+_TEN_YEARS = 10 * 366 * 86400.0
 _OURS = 10  # times the grace, for a hook: it runs in this process, and is known to be at it
 
 
@@ -51,6 +53,7 @@ class VirtualClock:
         and tags follow from it, so that two runs print the same bytes; None: random ones.
     :param wall: time.time() at the start; None: the present, or with a *seed* the first second
         of 2026.
+    :raises ConfigError: a number is out of range.
     :param grace: real seconds that another server, which does not follow this clock, has to answer
         before time moves on; a resolver or a vault of the program's has ten times as long.
     :param deadline: real seconds after which a handler that does not return is a TimeoutError.
@@ -64,15 +67,12 @@ class VirtualClock:
         grace: float = 0.2,
         deadline: float = 10.0,
     ) -> None:
-        if seed is not None and not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed}, not 0 to 2**64-1")
-        if grace < 0 or deadline <= 0:
-            raise ValueError("grace is at least 0 s, and deadline more")
-        self.seed = seed
-        self.grace = grace
-        self.deadline = deadline
+        self.seed = None if seed is None else check_int("seed", seed, 0, 2**64 - 1)
+        self.grace = check_seconds("grace", grace, 0, 60)
+        self.deadline = check_seconds("deadline", deadline, 0.001, 3600)
         if wall is None:
             wall = time.time() if seed is None else _SEEDED_WALL
+        check_seconds("wall", wall, 0, 2**33)
         self._now = _START  # ns
         self._wall = round(wall * 1000) * _MS - _START
         self._serial = count(1)
@@ -87,7 +87,8 @@ class VirtualClock:
         self._lost = (0, 0)  # messages on their way for which nobody waits any more
         self._asked = 0  # … and hooks
         self._conducting = threading.Lock()
-        self._conductor_thread: int | None = None
+        self._conductor_thread: int | None = None  # who gives turns now
+        self._conductor: threading.Thread | None = None  # who does while nobody else does
         self._guard = threading.RLock()
         self._kicked = threading.Event()
 
@@ -124,14 +125,18 @@ class VirtualClock:
         :raises WouldBlockError: called from a handler or on the loop that drives the endpoint
             (there, ``await clock.aadvance(…)``), for which it would wait itself.
         :raises TimeoutError: a handler does not return.
+        :raises ConfigError: the time is negative, or more than ten years.
         """
-        step = round((seconds + 60 * minutes + 3600 * hours) * 1000) * _MS
-        if step < 0:
-            raise ValueError("time passes forward only")
+        self._advance(seconds + 60 * minutes + 3600 * hours)
+
+    def _advance(self, seconds: float, given_up: threading.Event | None = None) -> None:
+        check_seconds("the time to advance", seconds, 0, _TEN_YEARS)
         with self._conduct("advance"):
-            end = self._now + step
+            end = self._now + round(seconds * 1000) * _MS
             while True:
                 due = self._earliest(self._rest(self.deadline))
+                if given_up is not None and given_up.is_set():
+                    return
                 if due is None or due > end:
                     break
                 self._now = max(due, self._now)
@@ -145,9 +150,15 @@ class VirtualClock:
     ) -> None:
         """:meth:`advance` for a running event loop, on which the endpoint's events are delivered.
 
-        What the loop itself waits for, ``asyncio.sleep()`` say, keeps real time.
+        What the loop itself waits for, ``asyncio.sleep()`` say, keeps real time.  When it is
+        cancelled, time stops where it is.
         """
-        await asyncio.to_thread(self.advance, seconds, minutes=minutes, hours=hours)
+        given_up = threading.Event()
+        total = seconds + 60 * minutes + 3600 * hours
+        try:
+            await asyncio.to_thread(self._advance, total, given_up)
+        finally:
+            given_up.set()
 
     def settle(self) -> None:
         """Let everything come to rest, and no time pass.
@@ -182,9 +193,10 @@ class VirtualClock:
             for server in self._servers:
                 server.hold()
         engine.virtual = self
-        threading.Thread(
+        self._conductor = threading.Thread(
             target=self._conduct_for, args=(engine,), name="pjsip_py-clock", daemon=True
-        ).start()
+        )
+        self._conductor.start()
 
     def detach(self, engine: Engine) -> None:
         engine.virtual = None
@@ -194,7 +206,10 @@ class VirtualClock:
             self._engine = None
             for server in self._servers:
                 server.release()
+            conductor, self._conductor = self._conductor, None
         self._kicked.set()
+        if conductor is not None:
+            conductor.join(self.deadline)
         if self._conductor_thread != threading.get_ident() and self._conducting.acquire(timeout=1):
             self._conducting.release()  # nobody is at the engine any more
 

@@ -195,6 +195,8 @@ class Registrar(Scripted):
         if default_expires < 1 or (max_expires is not None and max_expires < 1):
             raise ValueError("default_expires and max_expires are at least 1 s")
         self._clock = clock
+        if not callable(clock):
+            raise ValueError("clock is a VirtualClock, or a function that gives seconds")
         self._virtual = clock if isinstance(clock, VirtualClock) else None
         self._random = self._virtual.random("registrar") if self._virtual else SystemRandom()
         self._users = None if users is None else dict(users)
