@@ -104,8 +104,6 @@ class Flow(Keeper):
         policy, seed = self.account.config.retry, self.clock.seed
         if seed is None or policy is None or policy.seed is not None:
             return policy
-        from dataclasses import replace  # in tests only
-
         return replace(policy, seed=seed)
 
     @property

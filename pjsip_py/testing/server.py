@@ -24,6 +24,7 @@ Address = tuple[str, int]
 _DATAGRAMS_PER_WAKEUP = 64
 _PORT_TRIES = 50
 _IDLE_PASSES = 4  # of the loop, one after the other: what a callback has started is over by then
+_CONNECTING_PASSES = 20
 
 
 class Flow(Protocol):
@@ -382,11 +383,11 @@ class Server:
     def _run_to_rest(self, loop: asyncio.AbstractEventLoop) -> int:
         selector = self._selector
         before, idle = selector.events, 0
-        while idle < _IDLE_PASSES:
+        while idle < (_CONNECTING_PASSES if self._accepted else _IDLE_PASSES):
             seen = selector.events
             loop.call_soon(loop.stop)  # one pass, and no wait
             loop.run_forever()
-            idle = 0 if selector.events != seen or self._accepted else idle + 1
+            idle = 0 if selector.events != seen else idle + 1
         return selector.events - before
 
     def call(self, function: Callable[[], None], timeout: float) -> None:
