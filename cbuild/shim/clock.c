@@ -33,8 +33,9 @@ int clock_is_virtual(void)
 
 void clock_open(int is_virtual, int64_t monotonic_ns, int64_t wall_ns)
 {
-    virtual_time.now = monotonic_ns;
-    virtual_time.wall = wall_ns - monotonic_ns;
+    clock_set(monotonic_ns);
+    __atomic_store_n(&virtual_time.wall, wall_ns - monotonic_ns,
+                     __ATOMIC_RELAXED);
     __atomic_store_n(&virtual_time.on, is_virtual, __ATOMIC_RELEASE);
 }
 
@@ -54,7 +55,7 @@ int64_t clock_wall_ns(void)
 {
     if (clock_is_virtual())
         return __atomic_load_n(&virtual_time.now, __ATOMIC_RELAXED) +
-               virtual_time.wall;
+               __atomic_load_n(&virtual_time.wall, __ATOMIC_RELAXED);
     return clock_ns(CLOCK_REALTIME);
 }
 
