@@ -53,10 +53,10 @@ class VirtualClock:
         and tags follow from it, so that two runs print the same bytes; None: random ones.
     :param wall: time.time() at the start; None: the present, or with a *seed* the first second
         of 2026.
-    :raises ConfigError: a number is out of range.
     :param grace: real seconds that another server, which does not follow this clock, has to answer
         before time moves on; a resolver or a vault of the program's has ten times as long.
     :param deadline: real seconds after which a handler that does not return is a TimeoutError.
+    :raises ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class VirtualClock:
             conductor, self._conductor = self._conductor, None
         self._kicked.set()
         if conductor is not None:
-            conductor.join(self.deadline)
+            conductor.join(1.0)
         if self._conductor_thread != threading.get_ident() and self._conducting.acquire(timeout=1):
             self._conducting.release()  # nobody is at the engine any more
 
