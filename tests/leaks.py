@@ -413,7 +413,7 @@ class Hooks:
     def _secrets(self) -> None:
         import pjsip_py as pjsip
         from pjsip_py import _secret
-        from pjsip_py.testing import digest, registrar
+        from pjsip_py.testing import digest, registrar, uas
 
         watch = self.watch
 
@@ -477,7 +477,7 @@ class Hooks:
         self._before(registrar.Registrar, "__init__", users)
         self._before(registrar.Registrar, "set_password", set_password)
         self._before(registrar.Registrar, "set_token", set_token)
-        self._before(registrar.Registrar, "on_message", received)
+        self._before(uas.UserAgentServer, "on_message", received)
 
     def _emissions(self) -> None:
         import pjsip_py as pjsip

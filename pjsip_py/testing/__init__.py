@@ -24,13 +24,14 @@ from .answer import Answer, Challenge
 from .clock import VirtualClock
 from .defects import DEFECTS
 from .digest import DigestCredentials, digest_response
+from .errors import RegistrarError, UnmatchedRequest, UnreachableRule
 from .faults import FAULTS
 from .guard import Proof
 from .headers import Contact
 from .location import Binding
-from .registrar import Registrar, RegistrarError, RegistrarStats, UnmatchedRequest
+from .registrar import Registrar, RegistrarStats
 from .request import ReceivedRequest
-from .rules import ConnectionRule, Rule, UnreachableRule
+from .rules import ConnectionRule, Rule
 
 __all__ = [
     "DEFECTS",

@@ -8,53 +8,39 @@ import logging
 import os
 import ssl
 import sys
-import threading
 import time
 import traceback
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import Literal, TypeVar, cast, overload
+from typing import Literal, cast, overload
 
 from .answer import Answer
 from .certificates import TestAuthority, server_context
 from .clock import VirtualClock
-from .delivery import Delivery, Outgoing, Transaction
 from .digest import DigestAuthenticator, DigestOptions
+from .errors import RegistrarError
 from .faults import Fault
 from .guard import Guard, require_order
+from .journal import Journal
 from .location import Binding, LocationService, parse_aor
-from .message import Envelope, MalformedRequest, NotARequest, parse_request
-from .report import report, unmatched
+from .report import report
 from .request import ReceivedRequest
-from .rules import PROTOCOLS, Connection, Predicate
+from .rules import PROTOCOLS, Predicate
 from .script import Scripted
-from .server import Flow, Server, bind_all
-from .service import RegistrarService, warning
+from .server import Server, bind_all
+from .service import RegistrarService
 from .sockets import require_local
+from .uas import SeenAs, UserAgentServer
 
 log = logging.getLogger("pjsip_py.testing")
 
-_TRANSACTIONS_KEPT = 10_000
-_TRANSACTION_LIFETIME = 32.0  # s; timer J of RFC 3261 §17.2.2
 _THREAD_DEADLINE = 5.0  # s
-_SOCKETS_LOOKED_AT = 0.25  # s; how often, while somebody waits
 _BEARER = {"authz_server": "https://authz.example.com", "scope": "sip"}
 
-T = TypeVar("T")
-SeenAs = tuple[str, int | str]
 ServerTls = tuple[str | os.PathLike[str], str | os.PathLike[str]] | ssl.SSLContext
-
-
-class UnmatchedRequest(Exception):
-    """A registrar that answers nothing by itself got a request that no rule is for."""
-
-
-class RegistrarError(Exception):
-    """The registrar itself failed: a callback raised, or its thread does not answer."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +216,7 @@ class Registrar(Scripted):
             max_expires=max_expires,
             clock=clock,
         )
+        wall = time.time if self._virtual is None else self._virtual.wall
         self._service = RegistrarService(
             location,
             guards if users is not None or tokens is not None else (),
@@ -240,28 +227,24 @@ class Registrar(Scripted):
             gruu=gruu,
             outbound=outbound,
             flow_timer=flow_timer,
-            wall=time.time if self._virtual is None else self._virtual.wall,
+            wall=wall,
         )
-        #: Whether a keep-alive over TCP or TLS is answered (RFC 5626 §4.4.1).
-        self.answer_pings = True
-        #: Address and port told as received and rport in place of the client's real ones, or a
-        #: function from these; None: the truth.
-        self.seen_as: SeenAs | Callable[[tuple[str, int]], SeenAs] | None = None
-        self._server_name = server
         self._authority: TestAuthority | None = None
         self._ssl_context = self._tls_context(tls, {host, "localhost", *realms, *(domains or ())})
 
-        self._lock = threading.RLock()  # guards the service, the requests and the counts
-        self._changed = threading.Condition(self._lock)
-        self._requests: deque[ReceivedRequest] = deque(maxlen=max_requests)
-        self._received = 0
-        self._counts: Counter[str] = Counter()
-        self._responses: Counter[int] = Counter()
-        self._errors: list[BaseException] = []  # not raised yet
-        self._failures: list[str] = []  # the newest ten, for the report
-        self._strict = unmatched == "error"
-        self._delivery = Delivery(self._call_later, self._going, lambda: self._count("unsent"))
-        self._transactions: dict[tuple[object, ...], Transaction] = {}
+        self._journal = Journal(max_requests)
+        self._lock = self._journal.lock
+        self._uas = UserAgentServer(
+            self._journal,
+            self._script,
+            self._service,
+            clock=clock,
+            wall=wall,
+            token=self._token,
+            call_later=self._call_later,
+            name=server,
+            strict=unmatched == "error",
+        )
         self._server: Server | None = None
 
     def _guard(
@@ -290,15 +273,17 @@ class Registrar(Scripted):
         sockets = bind_all(self._protocols, self._host, self._ports)
         self._ports = {protocol: s.getsockname()[1] for protocol, s in sockets.items()}
         with self._lock:
-            self._transactions.clear()
-            self._delivery.clear()
+            self._uas.restart()
             self._forget_nonces()
             if not keep_bindings:
                 self._service.location.clear()
-        self._server = Server(self, self._note_error, self._virtual)
+        self._server = Server(self._uas, self._journal.note_error, self._virtual)
         self._server.start(sockets, self._ssl_context, _THREAD_DEADLINE)
-        if self._errors:
-            self.stop()
+        try:
+            self.check()
+        except RegistrarError:
+            self._close(_THREAD_DEADLINE)
+            raise
         return self
 
     def stop(self, timeout: float = _THREAD_DEADLINE) -> None:
@@ -316,9 +301,8 @@ class Registrar(Scripted):
         if server is None:
             return
         ended = server.stop(timeout)
-        with self._changed:
-            self._server = None
-            self._changed.notify_all()  # whoever waits, waits in vain
+        self._server = None
+        self._journal.wake()  # whoever waits, waits in vain
         if not ended:
             raise RegistrarError(
                 f"the registrar's thread did not end within {timeout} s: "
@@ -330,10 +314,10 @@ class Registrar(Scripted):
 
         Its cause is what went wrong, with the traceback that it had there.
         """
-        with self._lock:
-            errors, self._errors = self._errors, []
-            if not errors and self._server is not None and (lost := self._server.lost()):
-                errors = [RegistrarError(lost)]
+        errors = self._journal.take_errors()
+        server = self._server
+        if not errors and server is not None and (lost := server.lost()):
+            errors = [RegistrarError(lost)]
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             first = errors[0]
@@ -345,10 +329,10 @@ class Registrar(Scripted):
             return report(
                 repr(self)[1:-1],
                 self.rules,
-                list(self._requests),
-                self._received,
-                self._delivery.held,
-                self._failures,
+                list(self._journal.requests),
+                self._journal.received,
+                self._uas.held,
+                self._journal.failures,
             )
 
     def __enter__(self) -> Registrar:
@@ -471,12 +455,12 @@ class Registrar(Scripted):
     def requests(self) -> list[ReceivedRequest]:
         """The requests received, oldest first, retransmissions left out: a copy."""
         with self._lock:
-            return list(self._requests)
+            return list(self._journal.requests)
 
     def clear_requests(self) -> None:
         """Forget the requests received so far."""
         with self._lock:
-            self._requests.clear()
+            self._journal.requests.clear()
 
     def bindings(self, aor: str) -> list[Binding]:
         """The bindings of an address-of-record that have not expired, oldest first."""
@@ -497,16 +481,16 @@ class Registrar(Scripted):
     def stats(self) -> RegistrarStats:
         """The counts so far."""
         with self._lock:
-            server = self._server
+            server, counts = self._server, self._journal.counts
             return RegistrarStats(
-                requests=self._received,
-                retransmissions=self._counts["retransmissions"],
-                dropped=self._counts["dropped"],
-                malformed=self._counts["malformed"],
-                ignored=self._counts["ignored"],
-                keepalives=self._counts["keepalives"],
-                unsent=self._counts["unsent"],
-                responses=dict(self._responses),
+                requests=self._journal.received,
+                retransmissions=counts["retransmissions"],
+                dropped=counts["dropped"],
+                malformed=counts["malformed"],
+                ignored=counts["ignored"],
+                keepalives=counts["keepalives"],
+                unsent=counts["unsent"],
+                responses=dict(self._journal.responses),
                 connections=len(server.connections) if server else 0,
             )
 
@@ -532,8 +516,9 @@ class Registrar(Scripted):
 
         def complain() -> str:
             what = f"{wanted} requests" if isinstance(wanted, int) else "such a request"
-            came = ", ".join(map(repr, list(self._requests)[-10:])) or "nothing"
-            return f"no {what} within {timeout} s; received {len(self._requests)}: {came}"
+            came = self._journal.requests
+            told = ", ".join(map(repr, list(came)[-10:])) or "nothing"
+            return f"no {what} within {timeout} s; received {len(came)}: {told}"
 
         found = self._wait(lambda: self._find(wanted), timeout, complain)
         return cast("list[ReceivedRequest] | ReceivedRequest", found)
@@ -544,38 +529,37 @@ class Registrar(Scripted):
         Raises ``TimeoutError`` that says how many did, :class:`RegistrarError` when the registrar
         failed.
         """
-        self._wait(
-            lambda: self._counts["keepalives"] >= wanted or None,
-            timeout,
-            lambda: (
-                f"no {wanted} keep-alives within {timeout} s; received {self._counts['keepalives']}"
-            ),
-        )
+        counts = self._journal.counts
+
+        def complain() -> str:
+            return f"no {wanted} keep-alives within {timeout} s; received {counts['keepalives']}"
+
+        self._wait(lambda: counts["keepalives"] >= wanted or None, timeout, complain)
 
     def _wait(
-        self, found: Callable[[], T | None], timeout: float, complain: Callable[[], str]
-    ) -> T:
-        deadline = time.monotonic() + timeout
+        self, found: Callable[[], object | None], timeout: float, complain: Callable[[], str]
+    ) -> object:
+        def check() -> None:
+            self.check()
+            if self._server is None:
+                raise RegistrarError(f"{complain()}; the registrar does not run")
+
         self._let_travel()
-        with self._changed:
-            while (value := found()) is None:
-                self.check()
-                if self._server is None:
-                    raise RegistrarError(f"{complain()}; the registrar does not run")
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(complain())
-                self._changed.wait(min(left, _SOCKETS_LOOKED_AT))
-        return value
+        return self._journal.wait(found, timeout, check, complain)
 
     def _find(self, wanted: int | Predicate) -> list[ReceivedRequest] | ReceivedRequest | None:
         if isinstance(wanted, int):
-            return list(self._requests) if len(self._requests) >= wanted else None
-        return next((request for request in self._requests if wanted(request)), None)
+            return list(self._journal.requests) if len(self._journal.requests) >= wanted else None
+        return next((request for request in self._journal.requests if wanted(request)), None)
 
     def _token(self) -> str:
         """For tags and nonces."""
         return f"{self._random.getrandbits(64):016x}"
+
+    def _call_later(self, delay: float, function: Callable[[], None]) -> None:
+        server = self._server
+        if server is not None:  # or the answer dies with the registrar
+            server.call_later(delay, function)
 
     def _let_travel(self) -> None:
         """On a virtual clock messages do so when somebody waits."""
@@ -583,6 +567,25 @@ class Registrar(Scripted):
             self._virtual.kick()
 
     # -- what it is told ---------------------------------------------------------------------
+
+    @property
+    def answer_pings(self) -> bool:
+        """Whether a keep-alive over TCP or TLS is answered (RFC 5626 §4.4.1)."""
+        return self._uas.answer_pings
+
+    @answer_pings.setter
+    def answer_pings(self, answer: bool) -> None:
+        self._uas.answer_pings = answer
+
+    @property
+    def seen_as(self) -> SeenAs | Callable[[tuple[str, int]], SeenAs] | None:
+        """Address and port told as received and rport in place of the client's real ones, or a
+        function from these; None: the truth."""
+        return self._uas.seen_as
+
+    @seen_as.setter
+    def seen_as(self, seen: SeenAs | Callable[[tuple[str, int]], SeenAs] | None) -> None:
+        self._uas.seen_as = seen
 
     def set_password(self, user: str, password: str | None) -> None:
         """Add a user, change a password, or with None remove the user."""
@@ -623,188 +626,6 @@ class Registrar(Scripted):
 
         server.call(close, _THREAD_DEADLINE)
         return closed
-
-    # -- what the transports tell it (server.Receiver); on the server's thread ------------------
-
-    def on_message(self, data: bytes, flow: Flow) -> None:
-        """Serve one message."""
-        try:
-            seen_as = self.seen_as(flow.source) if callable(self.seen_as) else self.seen_as
-            parsed = parse_request(data, flow.source, seen_as)
-        except NotARequest:
-            self._count("ignored")
-        except MalformedRequest as error:
-            self._count("malformed")
-            log.warning("malformed request over %s: %.200s", flow.protocol, error)
-            self._refuse(error, flow)
-        except Exception as error:
-            self._note_error(error)
-        else:
-            wall = None if self._virtual is None else self._virtual.wall()
-            self._on_request(ReceivedRequest(parsed, data, flow, self._clock(), wall), flow)
-
-    def on_accept(self, protocol: str, source: tuple[str, int]) -> Fault | None:
-        """What is to go wrong with a connection, if anything."""
-        return self._script.take_connection(Connection(protocol, source))
-
-    def on_keepalive(self, flow: Flow) -> bool:
-        """Count a CRLF keep-alive; whether it is answered."""
-        with self._changed:
-            self._counts["keepalives"] += 1
-            self._changed.notify_all()
-        return self.answer_pings
-
-    def on_broken_stream(self, error: MalformedRequest, flow: Flow) -> None:
-        """Count a connection that cannot be read on."""
-        self._count("malformed")
-        log.warning("%s connection closed: %s", flow.protocol, error)
-
-    def _on_request(self, request: ReceivedRequest, flow: Flow) -> None:
-        key = (flow.protocol, *request.parsed.transaction)
-        with self._changed:
-            if self._absorbed(key, request, flow):
-                return
-            self._received += 1
-            self._requests.append(request)
-            self._changed.notify_all()
-        if request.method == "ACK":
-            return
-        transaction = Transaction(request, request.parsed.envelope)
-        try:
-            answer = self._script.take(request) or self._own_answer(request)
-            # Over a stream nothing is sent twice: timer J is 0.
-            if request.protocol == "udp" and answer.drop != "request":
-                self._remember(key, transaction)
-            self._answer(answer, transaction, flow)
-        except BaseException as error:  # a callback's pytest.fail() and sys.exit(), too
-            self._note_error(error)
-            self._going(transaction, self._reply(transaction.envelope, 500), 500)
-            self._send(flow, transaction.response or b"", transaction.envelope)
-        finally:
-            request.forget_parsed()
-
-    def _own_answer(self, request: ReceivedRequest) -> Answer:
-        if not self._strict:
-            return _OWN_ANSWER
-        self._note_error(UnmatchedRequest(unmatched(request, self.rules)))
-        return Answer(500, headers=[warning("no rule is for this request")])
-
-    def _absorbed(self, key: tuple[object, ...], copy: ReceivedRequest, flow: Flow) -> bool:
-        """Treat a retransmission as RFC 3261 §17.2.2: the same answer again, if there is one."""
-        transaction = self._transactions.get(key)
-        if transaction is None:
-            return False
-        request = transaction.request
-        if copy.received_at - request.received_at >= _TRANSACTION_LIFETIME:
-            return False
-        request.retransmissions += 1
-        self._counts["retransmissions"] += 1
-        if transaction.response is not None:
-            self._note_answer(transaction)
-            self._send(flow, transaction.response, transaction.envelope)
-        elif transaction.provisional is not None:
-            self._send(flow, transaction.provisional, transaction.envelope)
-        return True
-
-    def _remember(self, key: tuple[object, ...], transaction: Transaction) -> None:
-        kept = self._transactions
-        kept.pop(key, None)
-        while len(kept) >= _TRANSACTIONS_KEPT:
-            del kept[next(iter(kept))]
-        kept[key] = transaction
-
-    def _answer(self, answer: Answer, transaction: Transaction, flow: Flow) -> None:
-        if answer.drop in ("request", "all") or answer.close == "before":
-            self._count("dropped")
-            log.info("%s", transaction.request)
-        else:
-            for code in answer.all_provisional:
-                self._proceed(transaction, flow, self._reply(transaction.envelope, code))
-            code, data = self._compose(answer, transaction, flow)
-            if answer.drop or answer.close == "instead":
-                transaction.response, transaction.code = data, code
-                self._count("dropped")
-            else:
-                self._delivery.deliver(Outgoing(transaction, flow, data, code, answer))
-        if answer.lost:
-            self._delivery.hang_up(flow, answer)
-
-    def _compose(self, answer: Answer, transaction: Transaction, flow: Flow) -> tuple[int, bytes]:
-        """The final answer: its code, 0 for raw bytes, and its text."""
-        request, envelope = transaction.request, transaction.envelope
-        if answer.raw is not None:
-            return 0, answer.raw(request) if callable(answer.raw) else answer.raw
-        code, reason, body = answer.code, answer.reason, answer.body
-        headers: list[tuple[str, str]] = []
-        if code is not None:
-            told = answer.dress([], self._token)
-            data = answer.spoil(self._reply(envelope, code, told, reason, body))
-            if code >= 200:
-                return code, data
-            self._proceed(transaction, flow, data)
-        with self._lock:
-            final, headers = self._service.decide(request, stale=answer.stale)
-        if code is None:
-            headers = answer.dress(headers, self._token)
-        data = self._reply(envelope, final, headers)
-        return final, answer.spoil(data) if code is None else data
-
-    def _proceed(self, transaction: Transaction, flow: Flow, data: bytes) -> None:
-        transaction.provisional = data
-        self._send(flow, data, transaction.envelope)
-
-    def _going(self, transaction: Transaction, data: bytes, code: int) -> None:
-        transaction.response, transaction.code = data, code
-        self._note_answer(transaction)  # before it is sent: who has the answer finds it here
-
-    def _call_later(self, delay: float, function: Callable[[], None]) -> None:
-        server = self._server
-        if server is not None:
-            server.call_later(delay, function)
-
-    def _note_answer(self, transaction: Transaction) -> None:
-        with self._changed:
-            if transaction.request.answered is None:
-                transaction.request.answered = transaction.code
-                self._responses[transaction.code] += 1
-                self._changed.notify_all()
-        log.info("%s", transaction.request)
-
-    def _refuse(self, error: MalformedRequest, flow: Flow) -> None:
-        if error.envelope is not None:
-            with self._lock:
-                self._responses[error.code] += 1
-            data = self._reply(error.envelope, error.code, [warning(str(error))])
-            self._send(flow, data, error.envelope)
-
-    def _send(self, flow: Flow, data: bytes, envelope: Envelope) -> None:
-        if not flow.send(data, envelope.destination):
-            self._count("unsent")
-
-    def _reply(
-        self,
-        envelope: Envelope,
-        code: int,
-        headers: Sequence[tuple[str, str]] = (),
-        reason: str | None = None,
-        body: bytes = b"",
-    ) -> bytes:
-        named = [("Server", self._server_name), *headers]
-        return bytes(envelope.response(code, reason, named, tag=self._token(), body=body))
-
-    def _count(self, what: str) -> None:
-        with self._lock:
-            self._counts[what] += 1
-
-    def _note_error(self, error: BaseException) -> None:
-        log.error("the registrar failed: %s", type(error).__name__, exc_info=error)
-        with self._changed:
-            self._errors.append(error)
-            self._failures = [*self._failures[-9:], f"{type(error).__name__}: {error}"]
-            self._changed.notify_all()
-
-
-_OWN_ANSWER = Answer()
 
 
 def _add_note(error: BaseException, failed: RegistrarError) -> None:

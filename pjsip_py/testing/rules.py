@@ -27,10 +27,6 @@ Per = Literal["aor", "registration", "run"]
 PROTOCOLS = ("udp", "tcp", "tls")
 
 
-class UnreachableRule(ValueError):
-    """An earlier rule without an end takes everything that this one is for."""
-
-
 class Arrival(Protocol):
     """A request or a connection, as far as it came from somewhere."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .answer import Answer
+from .errors import UnreachableRule
 from .rules import (
     Connection,
     ConnectionRule,
@@ -19,7 +20,6 @@ from .rules import (
     Predicate,
     Rule,
     Source,
-    UnreachableRule,
     aor_is,
     method_is,
     predicate_is,
