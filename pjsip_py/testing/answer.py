@@ -146,6 +146,8 @@ class Answer:
             object.__setattr__(self, name, _LISTS[name](getattr(self, name)))
         if not isinstance(self.split, int):
             object.__setattr__(self, "split", tuple(self.split))
+            for place in self.split:
+                _whole("split", place, 1, 2**16)
         self._check_values()
         self._check_sense()
 
@@ -177,6 +179,8 @@ class Answer:
         elif not self.split or sorted({0, *self.split}) != [0, *self.split]:
             raise ValueError(f"split is {self.split!r}: places to cut at go up from 1")
         if self.sent_from is not None:
+            if not isinstance(self.sent_from, tuple) or len(self.sent_from) != 2:
+                raise TypeError(f"sent_from is {self.sent_from!r}, not an address and a port")
             host, port = self.sent_from
             ipaddress.ip_address(host)
             _whole("the port of sent_from", port, 0, 65535)

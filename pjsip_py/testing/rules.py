@@ -72,6 +72,8 @@ class Criterion:
 def method_is(method: str) -> Criterion:
     if not isinstance(method, str):
         raise TypeError(f"method is {method!r}, not a text or None")
+    if method != method.upper():  # RFC 3261 §7.1: case counts, and nobody has a small one
+        raise ValueError(f"method {method!r}: case counts, it is {method.upper()!r}")
     return Criterion(
         method, method, lambda r: None if r.method == method else f"{r.method} ≠ {method}"
     )
@@ -80,6 +82,8 @@ def method_is(method: str) -> Criterion:
 def aor_is(aor: str) -> Criterion:
     if not isinstance(aor, str):
         raise TypeError(f"aor is {aor!r}, not a text")
+    if "@" not in aor and ":" not in aor:
+        raise ValueError(f"aor {aor!r} has no host: 'sip:{aor}@example.com'")
     key = aor_key(parse_aor(aor))
     return Criterion(
         key, f"aor {key}", lambda r: None if r.aor_key == key else f"aor {r.aor_key} ≠ {key}"
@@ -89,6 +93,8 @@ def aor_is(aor: str) -> Criterion:
 def source_is(source: Source) -> Criterion:
     if isinstance(source, bool) or not isinstance(source, (str, int, tuple)):
         raise TypeError(f"source is {source!r}, not an address, a port or both")
+    if isinstance(source, tuple) and len(source) != 2:
+        raise ValueError(f"source is {source!r}, not an address and a port")
     host, port = (
         source
         if isinstance(source, tuple)

@@ -176,7 +176,7 @@ def test_scripts_are_checked(registrar: Registrar) -> None:
     with pytest.raises(ValueError, match="times 0"):
         registrar.answer_next(500, times=0)
     with pytest.raises(ValueError, match="malformed SIP URI"):
-        registrar.answer_next(500, aor="no good")
+        registrar.answer_next(500, aor="sip:no good")
 
 
 def test_error_in_a_callback_is_not_lost(connect: Any) -> None:
