@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import warnings
@@ -237,6 +238,8 @@ def _set(future: asyncio.Future[None]) -> None:
 
 _open_endpoint: Endpoint | None = None
 _open_lock = threading.RLock()
+#: Called with each endpoint that has just been opened: how the pytest plugin sees them all.
+on_open: list[Callable[[Endpoint], object]] = []
 
 
 class Endpoint:
@@ -269,12 +272,14 @@ class Endpoint:
         # First: tracebacks of what fails below show the endpoint.
         self._engine: Engine | None = None
         self._was_open = False
+        self._made, self._opened_at = time.monotonic(), ""  # when and where, for the pytest plugin
         self._clients: set[RegistrationClient] = set()
         check_fields(options, field_names(EndpointConfig))
         if dispatch not in ("auto", "thread", "manual"):
             raise ConfigError("dispatch must be 'auto', 'thread' or 'manual'")
         _refuse_second(self)
         self.config = replace(config, **options) if config else EndpointConfig(**options)
+        self._traced = self.config.trace
         self.strict = strict
         #: (handler, event, exception) of handlers that raised, the last hundred.
         self.callback_errors: deque[CallbackFailed] = deque(maxlen=MAX_CALLBACK_ERRORS)
@@ -322,6 +327,7 @@ class Endpoint:
                 return self._engine
             with _open_lock:
                 _refuse_second(self)
+                self._opened_at = _place()
                 options = self.config._c_fields() | self._clock.engine_options()
                 if self.config.seed is not None:
                     options["seed"] = self.config.seed
@@ -338,6 +344,8 @@ class Endpoint:
                 import asyncio
 
                 engine.drive_by_loop(asyncio.get_running_loop())
+            for call in on_open:
+                call(self)
             return engine
 
     def _engine_open(self) -> Engine:
@@ -925,6 +933,7 @@ class Endpoint:
     def trace(self, on: bool = True) -> None:
         """Switch :class:`SipMessage` events on or off."""
         self._engine_open()
+        self._traced = on
         _ffi.set_trace(on)
 
     def stats(self) -> dict[str, int]:
@@ -964,7 +973,21 @@ def _refuse_second(endpoint: Endpoint) -> None:
             "multiprocessing's 'spawn' or 'forkserver' instead"
         )
     if _open_endpoint is not None and _open_endpoint is not endpoint:
-        raise EndpointBusyError("another Endpoint is open in this process: close it first")
+        raise EndpointBusyError(
+            f"another Endpoint is open in this process, opened at {_open_endpoint._opened_at}: "
+            "close it first"
+        )
+
+
+def _place() -> str:
+    """File and line of the program that called us."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_ITS:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_NOT_ITS = ("pjsip_py", "contextlib")
 
 
 def _mismatch(tls: TlsInfo | None, remote: str) -> str:

@@ -233,7 +233,7 @@ def test_planted_leaks_are_found_and_named(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_plants=PLANTS)
-    options = ("--show-capture=no", "-p", "no:cacheprovider", "-W", "error")
+    options = ("--show-capture=no", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error")
     result = pytester.runpytest_subprocess(*options, timeout=50)
     output = "\n".join(result.outlines) + "\n"
 

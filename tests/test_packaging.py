@@ -120,14 +120,14 @@ def test_the_wheel_is_one_for_all_pythons(wheel: Path) -> None:
     assert "pjsip_py/_pjsip.abi3.so" in names
     assert "pjsip_py/py.typed" in names
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"pjsip_py", info}
+    assert tops == {"pjsip_py", "pytest_pjsip_py", info}
     assert not [name for name in names if name.endswith((".c", ".h"))]
     assert metadata["License-Expression"] == "GPL-3.0-or-later"
     assert metadata["Requires-Python"] == ">=3.10"
     core = [each for each in metadata.get_all("Requires-Dist") or [] if "extra ==" not in each]
     assert [re.split(r"[^a-z]", each)[0] for each in core] == ["cffi"]
     assert "pjsip-py = pjsip_py.cli:main" in entry_points
-    assert "pytest11" in entry_points
+    assert "[pytest11]\npjsip_py = pytest_pjsip_py" in entry_points
 
 
 INFO = "import json, pjsip_py; print(json.dumps(dict(pjsip_py.build_info()), default=str))"

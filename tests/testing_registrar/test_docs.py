@@ -41,7 +41,8 @@ def test_example(number: int, tmp_path: Path) -> None:
     kind, text = EXAMPLES[number]
     file = tmp_path / f"test_example_{number}.py"
     file.write_text(text, "utf-8")
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    runner += ["--rootdir", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-W", "error", *(runner if kind else ()), str(file)],
         cwd=tmp_path,
