@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The programs in the README and in docs/ run as they stand and print what the page says.
 
-A ```python block is run; a ```text block right after it is its output. (docs/testing.md, whose
-programs bring their own registrar, has a test of its own.)
+A ```python block is run; a ```text block right after it is its output. Blocks of ```python pytest
+are the tests of a project, which pytest runs with the settings of ```ini pytest. (docs/testing.md,
+whose programs bring their own registrar, has a test of its own.)
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pytest
 import pjsip_py as pjsip
 from pjsip_py.errors import RETRIABLE, class_of_code
 from pjsip_py.testing import Registrar
+
+pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {ROOT / "docs/testing.md"})]
@@ -63,6 +66,30 @@ def test_program(
         printed = printed.replace(f"127.0.0.1:{real}", f"127.0.0.1:{documented}")
     if output is not None:
         assert printed == output
+
+
+def test_the_tutorial_of_pytest(
+    registrar: Registrar, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs/pytest.md").read_text("utf-8")
+    block = re.compile(r"^```python pytest\n(.*?)^```", re.M | re.S)
+    tests = block.findall(text) + block.findall((ROOT / "README.md").read_text("utf-8"))
+    assert len(tests) >= 9
+    settings = re.search(r"^```ini pytest\n(.*?)^```", text, re.M | re.S)
+    assert settings is not None
+    pytester.makeini(settings[1] + "filterwarnings = error\naddopts = --strict-markers")
+    for number, test in enumerate(tests):
+        (pytester.path / f"test_{number}.py").write_text(test, "utf-8")
+    monkeypatch.setenv("REGISTRAR", registrar.uri())
+    command = re.findall(r"^pytest (--sip-report.*)$", text, re.M)[0].split()
+    result = pytester.runpytest_subprocess("-p", "no:locust", *command, timeout=50)
+    result.assert_outcomes(passed="\n".join(tests).count("def test_"))
+    assert (pytester.path / "report.html").exists()
+    assert list((pytester.path / "pcaps").iterdir())
+
+    first = text[: text.index("\nThe fixtures")]
+    lines = "".join(re.findall(r"^```\S+[^\n]*\n(.*?)^```", first, re.M | re.S)).splitlines()
+    assert len(lines) <= 15  # what it takes to have a passing test
 
 
 def test_programs_are_found() -> None:
