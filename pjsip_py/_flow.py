@@ -104,7 +104,7 @@ class Flow(Keeper):
         policy, seed = self.account.config.retry, self.clock.seed
         if seed is None or policy is None or policy.seed is not None:
             return policy
-        return replace(policy, seed=seed)
+        return replace(policy, seed=seed % 2**63)
 
     @property
     def failback(self) -> float | None:
