@@ -313,7 +313,7 @@ def test_half_close(connect: Any, protocol: str) -> None:
         assert client.sock.recv(10) == b""
         client.send(client.build())  # it reads on, and cannot answer
         registrar.wait_for(2)
-        registrar.wait_for(lambda r: r.answered is not None and r.cseq == 2)
+        registrar.drop_connections()  # behind that on the registrar's thread
         assert registrar.stats().unsent == 1
 
 
@@ -577,7 +577,7 @@ def test_report(registrar: Registrar, connect: Any) -> None:
     text = registrar.report()
     lines = [line.strip() for line in text.splitlines()]
     first = f"<REGISTER {ALICE} CSeq 1 from udp 127.0.0.1 port {alice.port}: 503>"
-    second = first.replace("CSeq 1", "CSeq 2").replace("503", "200")
+    second = first.replace("CSeq 1", "CSeq 2").replace(": 503>", ": 200>")
     assert lines[0] == repr(registrar)[1:-1]
     for number, (rule, outcome) in enumerate(
         [
