@@ -325,9 +325,14 @@ class VirtualClock:
             if any(moved):  # no generator: each has its turn
                 worked = -1
                 continue
-            grace = 0.0 if turn is None else self._grace(turn)
-            if turn is None or grace == 0:
+            if turn is None:
                 break
+            asked = Hooks.pending
+            grace = self._grace(turn, asked)
+            if grace == 0:
+                if _ffi.posted() == turn.posted:  # asked last: a hook answers before it ends
+                    break
+                continue
             if turn.worked != worked:
                 worked, since = turn.worked, time.monotonic()
             elif time.monotonic() - since >= grace:
@@ -335,7 +340,7 @@ class VirtualClock:
             time.sleep(0.001)
         if turn is not None:
             self._lost = self._missing(turn)
-            self._asked = Hooks.pending
+            self._asked = asked
         return turn
 
     def _rest_of(self, engine: Engine, patience: float, pump: bool) -> _ffi.Turn:
@@ -353,7 +358,8 @@ class VirtualClock:
                 return turn
             pushed = self._let_deliver(engine, patience)
             self._delivered = turn.events + pushed
-            if _ffi.posted() == turn.posted + pushed:
+            turn = turn._replace(posted=turn.posted + pushed)
+            if _ffi.posted() == turn.posted:
                 return turn  # nobody had anything to say to that
 
     def _let_deliver(self, engine: Engine, patience: float) -> int:
@@ -380,9 +386,9 @@ class VirtualClock:
                 raise TimeoutError(_blocked(engine, patience))
         return 1
 
-    def _grace(self, turn: _ffi.Turn) -> float:
+    def _grace(self, turn: _ffi.Turn, asked: int) -> float:
         """Real seconds to wait for those who do not follow this clock, if they are asked."""
-        if Hooks.pending > self._asked:
+        if asked > self._asked:
             return _OURS * self.grace
         out, back = self._missing(turn)
         if turn.in_flight > 0 and (out > self._lost[0] or back > self._lost[1]):
