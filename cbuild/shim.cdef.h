@@ -158,8 +158,7 @@ typedef struct pjpy_turn {
     uint64_t events;            /* records queued so far */
     uint64_t posted;            /* pjpy_posted() when all that had been was
                                    done */
-    uint32_t in_flight;         /* REGISTERs without an answer; 0 when as many
-                                   messages were received as sent */
+    uint32_t in_flight;         /* REGISTERs without an answer */
 } pjpy_turn;
 
 int pjpy_clock_turn(int64_t now_ns, pjpy_turn *turn);

@@ -213,6 +213,21 @@ def test_a_late_answer(stage: Stage) -> None:
     assert [request.retransmissions for request in stage.reg.requests] == [2]
 
 
+def test_an_answer_in_pieces() -> None:
+    """What is on its way is waited for, whatever else has been answered."""
+    with Stage(protocols=("udp", "tcp"), users={"alice": PASSWORD}) as stage:
+        stage.reg.on(times=1).answer(503, delay=20, provisional=100)
+        stage.account(expires=60, retry=None).register()
+        stage.clock.advance(30)
+        stage.reg.on(protocol="tcp").answer(split=5, pause=1.0)
+        client = stage.ep.registration(stage.reg.uri("tcp"), AOR, credentials=ALICE)
+        operation = client.register()
+        stage.clock.advance(7.999)
+        assert not operation.done()
+        stage.clock.advance(0.001)  # 401 and 200, each in four pauses
+        assert operation.result(timeout=0).code == 200
+
+
 # -- policy -----------------------------------------------------------------------------------
 
 

@@ -289,11 +289,9 @@ static int clock_turn(const int64_t *now, pjpy_turn *out)
         PJ_TIME_VAL_SUB(next, tick);
         out->next_ns = *now + (int64_t)PJ_TIME_VAL_MSEC(next) * 1000000;
     }
-    if (pjpy.sent != pjpy.received) {
-        in_flight = 0;
-        handle_each(OBJ_CLIENT, count_in_flight);
-        out->in_flight = in_flight;
-    }
+    in_flight = 0;
+    handle_each(OBJ_CLIENT, count_in_flight);
+    out->in_flight = in_flight;
     return 0;
 }
 

@@ -69,7 +69,9 @@ def bind(protocol: str, host: str, port: int) -> socket.socket:
     """Open a non-blocking socket. Raises ``OSError`` with the address in its text."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-    sock = socket.socket(family, kind)
+    # asyncio switches Nagle's algorithm off only where it is said that this is TCP.
+    number = socket.IPPROTO_UDP if protocol == "udp" else socket.IPPROTO_TCP
+    sock = socket.socket(family, kind, number)
     try:
         sock.setblocking(False)
         if family == socket.AF_INET6:
