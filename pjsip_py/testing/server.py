@@ -23,7 +23,9 @@ from .tls_layer import TlsLayer
 Address = tuple[str, int]
 _DATAGRAMS_PER_WAKEUP = 64
 _PORT_TRIES = 50
-_IDLE_PASSES = 4  # of the loop, one after the other: what a callback has started is over by then
+# Passes of the loop without an event, in a row: what a callback has started is over then.
+_IDLE_PASSES = 2
+_STREAM_PASSES = 4
 _CONNECTING_PASSES = 20
 
 
@@ -385,12 +387,17 @@ class Server:
     def _run_to_rest(self, loop: asyncio.AbstractEventLoop) -> int:
         selector = self._selector
         before, idle = selector.events, 0
-        while idle < (_CONNECTING_PASSES if self._accepted else _IDLE_PASSES):
+        while idle < self._idle_passes():
             seen = selector.events
             loop.call_soon(loop.stop)  # one pass, and no wait
             loop.run_forever()
             idle = 0 if selector.events != seen else idle + 1
         return selector.events - before
+
+    def _idle_passes(self) -> int:
+        if self._accepted:
+            return _CONNECTING_PASSES
+        return _STREAM_PASSES if self.connections or self._layers else _IDLE_PASSES
 
     def call(self, function: Callable[[], None], timeout: float) -> None:
         """Run a function on the server's thread and wait for it."""
