@@ -41,6 +41,8 @@ class Site:
     asks_password: bool = False
     #: Bindings of the AOR that are not the suite's.
     foreign: list[str] = field(default_factory=list)
+    #: Whether a request was answered only after it had been sent again.
+    lossy: bool = False
     #: What marks the contacts of this run.
     mark: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(4)}")
 
@@ -63,7 +65,7 @@ class Agent:
         self.from_tag = secrets.token_hex(4)
         self.cseq = secrets.randbelow(1000) + 1
         self.exchange: list[Message] = []
-        self.resent = 0
+        self.lost = 0  # how often a request had to be sent again before it was answered
         self.used = False  # whether a contact may be left behind
         self.tls = self.target.tls_context()
         self._channels: list[Channel] = []
@@ -116,7 +118,7 @@ class Agent:
 
     def close(self) -> None:
         for other in self._others:
-            self.resent += other.resent
+            self.lost += other.lost
             other.close()
         for channel in self._channels:
             channel.close()
@@ -197,20 +199,21 @@ class Agent:
         data = draft.encode()
         now = time.monotonic()
         end = now + (self.target.timeout if timeout is None else timeout)
-        wait, next_time = T1, now + T1 if channel.protocol == "udp" else end
+        resent, wait, next_time = 0, T1, now + T1 if channel.protocol == "udp" else end
         while True:
             got = channel.receive(min(end, next_time))
             if got is not None:
                 reply = Reply(*got)
                 if reply.answers(draft):
                     if reply.code >= 200:
+                        self.lost += resent
                         return reply
                     wait, next_time = T2, time.monotonic() + T2
                 continue
             if time.monotonic() >= end:
                 return None
             channel.send(data)
-            self.resent += 1
+            resent += 1
             wait = min(2 * wait, T2)
             next_time = time.monotonic() + wait
 

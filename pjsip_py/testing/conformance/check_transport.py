@@ -74,7 +74,7 @@ def sent_by_port(ua: Agent) -> None:
             first.send(draft.encode())
             if second.receive(min(end, time.monotonic() + 0.5)) is not None:
                 return
-            ua.resent += 1
+            ua.lost += 1
         strayed = first.receive(time.monotonic() + 0.01)
         raise Failed(
             "the answer went to the port that the request came from"

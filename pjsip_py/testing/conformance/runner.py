@@ -180,10 +180,11 @@ class Runner:
         else:
             for attempt in range(1, ATTEMPTS + 1):
                 agent = for_check(self.site, check, next(self._numbers))
-                status, reason, lost = self._try(agent, check)
+                status, reason = self._try(agent, check)
                 seconds = time.monotonic() - start
                 result = Result(check, status, reason, seconds, agent.exchange, attempt)
-                if status is not Status.FAIL or not lost:
+                self.site.lossy = self.site.lossy or agent.lost > 0
+                if status is not Status.FAIL or not self.site.lossy:
                     break
         self.report.results.append(result)
         self.report.seconds = time.monotonic() - self._clock
@@ -192,7 +193,7 @@ class Runner:
             raise NoRegistrar(self.report.broken_off)
         return result
 
-    def _try(self, agent: Agent, check: Check) -> tuple[Status, str, bool]:
+    def _try(self, agent: Agent, check: Check) -> tuple[Status, str]:
         status, reason = Status.PASS, ""
         try:
             check.function(agent)
@@ -203,7 +204,7 @@ class Runner:
         finally:
             agent.close()
             self._tidy(agent)
-        return status, reason, agent.resent > 0
+        return status, reason
 
     def _tidy(self, agent: Agent) -> None:
         try:
