@@ -180,6 +180,12 @@ class Contact:
             return parse_uri(self.uri)
         return None
 
+    @property
+    def flow(self) -> tuple[str, str] | None:
+        """Instance and reg-id (RFC 5626 §4.2), or None; a reg-id alone is none."""
+        instance, number = (self.params.get(name) for name in ("+sip.instance", "reg-id"))
+        return (instance, number) if instance and number else None
+
     def __str__(self) -> str:
         params = "".join(f";{k}" if v is None else f";{k}={v}" for k, v in self.params.items())
         name = f"{quoted_string(self.display_name)} " if self.display_name else ""

@@ -50,8 +50,8 @@ class _Stored:
         return math.ceil(round(self.expires_at - now, 6))
 
     def matches(self, contact: Contact, uri: URI | None, *, outbound: bool) -> bool:
-        if outbound and _flow_of(contact) is not None:  # RFC 5626 §6: the flow is what counts
-            return _flow_of(self.contact) == _flow_of(contact)
+        if outbound and contact.flow is not None:  # RFC 5626 §6: the flow is what counts
+            return self.contact.flow == contact.flow
         if self.contact.uri == contact.uri:
             return True
         return uri is not None and self.uri is not None and same_uri(self.uri, uri)
@@ -163,9 +163,12 @@ class LocationService:
             return
         after = list(before)
         now = self._clock()
-        for text in contacts:
-            contact, uri = _parse(text)
-            seconds = self._granted(contact.params.get("expires", expires))
+        parsed = [_parse(text) for text in contacts]
+        granted = [self._granted(c.params.get("expires", expires)) for c, _ in parsed]
+        several = len(parsed) - granted.count(0) > 1
+        if outbound and several and any(contact.flow is not None for contact, _ in parsed):
+            raise UpdateRefused(400, "a flow is registered with one contact (RFC 5626 §6)")
+        for (contact, uri), seconds in zip(parsed, granted, strict=True):
             for stored in before:
                 if stored.matches(contact, uri, outbound=outbound):
                     _check_order(stored, call_id, cseq)
@@ -193,12 +196,6 @@ class LocationService:
         if self.min_expires is not None and 0 < seconds < self.min_expires:
             raise UpdateRefused(423, f"the shortest expiry is {self.min_expires} s")
         return seconds if self._max is None else min(seconds, self._max)
-
-
-def _flow_of(contact: Contact) -> tuple[str, str] | None:
-    """Instance and reg-id (RFC 5626 §4.2), or None."""
-    instance, number = (contact.params.get(name) for name in ("+sip.instance", "reg-id"))
-    return (instance, number) if instance and number else None
 
 
 def _gruus(key: str, stored: _Stored) -> str:

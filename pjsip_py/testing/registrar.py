@@ -102,6 +102,8 @@ class Registrar(Scripted):
         ``"exact"``: it must go up by one; None: not looked at.
     ``on_bad_credentials``
         401 (a fresh challenge, 407 from a proxy) or 403.
+    ``own_aor``
+        a user may register the AOR of that name only, for others gets 403 (RFC 3261 §10.3 step 4).
     ``default_expires``, ``min_expires``, ``max_expires``
         seconds: granted when none is asked for; refused with 423 below; cut down to.
     ``domains``
@@ -151,6 +153,7 @@ class Registrar(Scripted):
         nextnonce: bool = False,
         nc_check: Literal["increasing", "exact"] | None = "increasing",
         on_bad_credentials: Literal[401, 403] = 401,
+        own_aor: bool = False,
         default_expires: int = 3600,
         min_expires: int | None = None,
         max_expires: int | None = None,
@@ -222,6 +225,7 @@ class Registrar(Scripted):
             guards if users is not None or tokens is not None else (),
             one_by_one=one_by_one,
             on_bad_credentials=on_bad_credentials,
+            own_aor=own_aor,
             domains=domains,
             service_route=service_route,
             gruu=gruu,

@@ -32,6 +32,7 @@ class RegistrarService:
         *,
         one_by_one: bool,
         on_bad_credentials: int,
+        own_aor: bool,
         domains: Sequence[str] | None,
         service_route: Sequence[str],
         gruu: bool,
@@ -43,6 +44,7 @@ class RegistrarService:
         self.guards = tuple(guards)
         self._one_by_one = one_by_one
         self._on_bad_credentials = on_bad_credentials
+        self._own_aor = own_aor
         self._domains = None if domains is None else frozenset(d.lower() for d in domains)
         self._service_route = tuple(service_route)
         self._flow_timer = flow_timer
@@ -67,6 +69,8 @@ class RegistrarService:
         refusal = self._authenticate(request, stale)
         if refusal is not None:
             return refusal
+        if self._own_aor and self.guards and not _is_own(request):
+            return 403, [warning("not the user's own address-of-record")]
         code, headers = self._register(request)
         if code // 100 == 2:  # RFC 3261 §20.6
             headers += [one for guard in self.guards for one in guard.info()]
@@ -96,7 +100,7 @@ class RegistrarService:
         headers = [("Contact", text) for text in listed]
         if path and "path" in both:
             headers += [("Path", one) for one in path]
-        if "outbound" in both and any("reg-id" in c.params for c in request.contacts):
+        if "outbound" in both and any(c.flow is not None for c in request.contacts):
             headers.append(("Require", "outbound"))
         if self._flow_timer is not None:
             headers.append(("Flow-Timer", str(self._flow_timer)))
@@ -130,6 +134,12 @@ class RegistrarService:
         if self._date[0] != now:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
+
+
+def _is_own(request: ReceivedRequest) -> bool:
+    """Whether the user proven is the one whose bindings are changed (RFC 3261 §10.3 step 4)."""
+    names = {proof.username for proof in request.proofs if proof.verdict == "ok"}
+    return (request.parsed.to_uri.user or "") in names
 
 
 def warning(text: str) -> tuple[str, str]:
