@@ -14,6 +14,7 @@ import click
 import pjsip_py
 
 from . import codes
+from .conformance import conformance
 from .demo import demo
 from .info import info
 from .keep import keep
@@ -40,10 +41,11 @@ def app() -> None:
     pjsip-py load sip:host               put load on a registrar
     pjsip-py registrar                   a registrar to register at
     pjsip-py ladder trace.pcap           draw the SIP messages of a capture
+    pjsip-py conformance sip:host        check a registrar against the RFCs
     """
 
 
-for command in (demo, register, keep, load, registrar, ladder, info):
+for command in (demo, register, keep, load, registrar, ladder, conformance, info):
     app.add_command(command)
 
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pjsip_py.errors import PjsipError
@@ -87,6 +87,15 @@ class Screen:
         with _reader():
             self._out.print(text if isinstance(text, Text) else Text(text))
             self._out.file.flush()
+
+    def show(self, what: RenderableType) -> None:
+        """A table, say: as wide as the terminal; elsewhere 100 columns, or COLUMNS."""
+        out = self._out
+        if not out.is_terminal and "COLUMNS" not in os.environ:
+            out = _Console(highlight=False, emoji=False, width=100)
+        with _reader():
+            out.print(what, soft_wrap=False)
+            out.file.flush()
 
     def line(self, when: str, mark: str, text: str, detail: str = "") -> None:
         """One line of a timeline: when, an arrow, what happened, and the particulars."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from .check import Check, Result, Status, all_checks
 from .client import Message
-from .report import write_html, write_json, write_junit
+from .report import html, junit
 from .runner import NoAuthentication, NoRegistrar, Report, Runner, run, select
 from .target import Target
 
@@ -32,9 +32,8 @@ __all__ = [
     "Status",
     "Target",
     "all_checks",
+    "html",
+    "junit",
     "run",
     "select",
-    "write_html",
-    "write_json",
-    "write_junit",
 ]

@@ -92,9 +92,7 @@ class Agent:
             return UdpChannel(self.remote, self._host, note)
         tls = self.tls if self.transport == "tls" else None
         try:
-            return StreamChannel(
-                self.remote, note, self.target.timeout, tls, self.target.tls_name
-            )
+            return StreamChannel(self.remote, note, self.target.timeout, tls, self.target.tls_name)
         except ssl.SSLCertVerificationError as error:
             raise NotApplicable(
                 f"the certificate is not trusted: {error.verify_message}"
@@ -292,9 +290,7 @@ class Agent:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """A REGISTER that must succeed."""
-        return self.want(
-            self.ask(self.draft(*contacts, expires=expires, headers=headers)), 200
-        )
+        return self.want(self.ask(self.draft(*contacts, expires=expires, headers=headers)), 200)
 
     def fetch(self) -> Reply:
         """The bindings as they are (RFC 3261 §10.2.3)."""
@@ -371,7 +367,7 @@ class Agent:
             reply = None
         self.must(reply, "after this the registrar answers no more")
 
-    def quiet(self, draft: Draft, timeout: float = 0.7) -> Reply | None:
+    def quiet(self, draft: Draft, timeout: float = 0.6) -> Reply | None:
         """Send what may well be met with silence; the answer, if any."""
         try:
             return self.exchange_one(draft, min(timeout, self.target.timeout))

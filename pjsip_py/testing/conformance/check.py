@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,9 +76,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check. ``reason`` is empty for a pass; ``exchange`` are the messages, without
-    their secrets; ``seconds`` how long it took; ``attempts`` how often it was tried, because
-    messages were lost."""
+    """What came of one check.
+
+    ``reason`` is empty for a pass; ``exchange`` are the messages, without their secrets;
+    ``attempts`` how often it was tried, because messages were lost.
+    """
 
     check: Check
     status: Status
@@ -88,6 +91,20 @@ class Result:
 
 
 _checks: dict[str, Check] = {}
+
+# In the order they run.
+_MODULES = (
+    "stack",
+    "bindings",
+    "order",
+    "expiry",
+    "auth",
+    "service",
+    "syntax",
+    "malformed",
+    "transport",
+    "extensions",
+)
 
 
 def check(
@@ -111,18 +128,6 @@ def check(
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order they run."""
-    # Importing is what declares them.
-    from . import (  # noqa: F401
-        check_stack,
-        check_bindings,
-        check_order,
-        check_expiry,
-        check_auth,
-        check_service,
-        check_syntax,
-        check_malformed,
-        check_transport,
-        check_extensions,
-    )  # isort: skip
-
+    for name in _MODULES:  # importing is what declares them
+        importlib.import_module(f".check_{name}", __package__)
     return tuple(_checks.values())

@@ -27,9 +27,7 @@ _BARE = {"stale", "algorithm"}
 def refused_as_bad(ua: Agent, draft: Draft, what: str) -> Reply:
     """Send a request that proves nothing: it must be refused and bind nothing."""
     reply = ua.refused(ua.send(draft), what)
-    ua.must(
-        400 <= reply.code < 500, f"{what}: expected 401, 407, 403 or 400, got {reply.line}"
-    )
+    ua.must(400 <= reply.code < 500, f"{what}: expected 401, 407, 403 or 400, got {reply.line}")
     ua.only(ua.fetch(), *())
     return reply
 
@@ -41,9 +39,7 @@ def unproven(ua: Agent) -> None:
     ua.only(ua.fetch(), *())
 
 
-@check(
-    "auth.challenge", "RFC 7616 §3.3", "RFC 3261 §22.4", "RFC 3261 §25.1", needs=CREDENTIALS
-)
+@check("auth.challenge", "RFC 7616 §3.3", "RFC 3261 §22.4", "RFC 3261 §25.1", needs=CREDENTIALS)
 def challenge_form(ua: Agent) -> None:
     """A challenge has realm and nonce, each parameter once, quoted where the grammar says so.
 
@@ -315,7 +311,9 @@ def spelling(ua: Agent) -> None:
     _, challenge = ua.challenged(draft)
     proof = ua.proven(draft, challenge)
     parts = split_outside_quotes(proof.get(challenge.header).partition(" ")[2], ",")
-    odd = [f"{name.upper()} = {value}" for name, _, value in (p.partition("=") for p in parts[::-1])]
+    odd = [
+        f"{name.upper()} = {value}" for name, _, value in (p.partition("=") for p in parts[::-1])
+    ]
     proof.set(challenge.header, "dIGEST  " + " ,\r\n ".join(odd))
     ua.only(ua.want(ua.send(proof), 200, what="oddly written credentials"), 1)
 

@@ -154,7 +154,9 @@ def parameters(ua: Agent) -> None:
     Callee capabilities (RFC 3840) are for others to route by; a registrar that does not know of
     them may leave them out.
     """
-    reply = ua.register(ua.contact(1, ';audio;mobility="fixed";+sip.x-conformance="yes"'), expires=60)
+    reply = ua.register(
+        ua.contact(1, ';audio;mobility="fixed";+sip.x-conformance="yes"'), expires=60
+    )
     (bound,) = ua.only(reply, 1)
     missing = [
         name

@@ -169,7 +169,7 @@ def _gruus(ua: Agent, instance: str) -> tuple[str, str]:
 
 @check("gruu.given", "RFC 5627 §5.3", "RFC 5627 §3.1", "RFC 5627 §3.2")
 def gruu(ua: Agent) -> None:
-    """A contact with an instance gets a public GRUU, which is the AOR with gr, and a temporary one."""
+    """A contact with an instance gets a public GRUU, the AOR with gr, and a temporary one."""
     public, temporary = _gruus(ua, _instance())
     ua.must(";gr=" in public, f"the public GRUU has no gr value: {public}")
     user = ua.target.aor.partition(":")[2].partition("@")[0]

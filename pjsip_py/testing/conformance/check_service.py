@@ -116,9 +116,7 @@ def stray_cancel(ua: Agent) -> None:
 @check("extension.require", "RFC 3261 §8.2.2.3", "RFC 3261 §20.32", "RFC 3261 §21.4.15")
 def require(ua: Agent) -> None:
     """An unknown extension in Require gets 420, and Unsupported names it."""
-    reply = ua.ask(
-        ua.draft(ua.contact(), expires=60, headers={"Require": "conformance-nonsense"})
-    )
+    reply = ua.ask(ua.draft(ua.contact(), expires=60, headers={"Require": "conformance-nonsense"}))
     ua.only(ua.fetch(), *())
     ua.want(reply, 420, what="Require: conformance-nonsense")
     named = [value.lower() for value in reply.headers.values_of("Unsupported")]
@@ -196,9 +194,7 @@ def to_tag(ua: Agent) -> None:
     reply = ua.ask(draft)
     ua.want(reply, 200, 400, 481, what="a REGISTER with a To tag")
     if reply.code == 200:
-        ua.must(
-            reply.headers.get("To", "").count(";tag=") == 1, "the answer's To has several tags"
-        )
+        ua.must(reply.headers.get("To", "").count(";tag=") == 1, "the answer's To has several tags")
     else:
         ua.only(ua.fetch(), *())
 

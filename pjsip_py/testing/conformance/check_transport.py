@@ -16,7 +16,7 @@ UDP, TCP, TLS = ("udp",), ("tcp",), ("tls",)
 
 @check("via.rport", "RFC 3581 §4", "RFC 3261 §18.2.1", needs=UDP)
 def rport(ua: Agent) -> None:
-    """rport in Via is filled in with the port the request came from, and received with the address."""
+    """rport in Via is filled in with the port a request came from, received with its address."""
     reply = ua.send(ua.draft(ua.contact(), expires=60))
     ua.must(reply.rport, "the answer's Via has no number in rport")
     ua.must(reply.received, "the answer's Via has rport, but no received")

@@ -205,9 +205,7 @@ class Challenge:
         changes = dict(changed or {})
         given.update({k: v for k, v in changes.items() if v is not None})
         if "response" not in given:
-            given["response"] = digest_response(
-                given, password, method or draft.method, draft.body
-            )
+            given["response"] = digest_response(given, password, method or draft.method, draft.body)
         return write_digest({k: v for k, v in given.items() if changes.get(k, "") is not None})
 
 
@@ -279,11 +277,11 @@ class UdpChannel:
         self.closed = False
 
     def send(self, data: bytes) -> None:
+        self._note(_message(True, "udp", self.local, self.remote, data))
         try:
             self._socket.sendto(data, self.remote)
         except OSError as error:
             raise Failed(f"the datagram could not be sent: {error.strerror}") from error
-        self._note(_message(True, "udp", self.local, self.remote, data))
 
     def receive(self, deadline: float) -> tuple[bytes, Address] | None:
         while (left := deadline - time.monotonic()) > 0:
@@ -332,12 +330,12 @@ class StreamChannel:
         self._messages: Iterator[bytes] = iter(())
 
     def send(self, data: bytes) -> None:
+        self._note(_message(True, self.protocol, self.local, self.remote, data))
         try:
             self._socket.sendall(data)
         except OSError as error:
             self.close()
             raise ConnectionGone("the registrar closed the connection") from error
-        self._note(_message(True, self.protocol, self.local, self.remote, data))
 
     @property
     def version(self) -> str:

@@ -222,9 +222,7 @@ class Runner:
             agent.close()
 
 
-def run(
-    target: Target, *, only: Iterable[str] = (), skip: Iterable[str] = ()
-) -> Report:
+def run(target: Target, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -> Report:
     """Run the checks against a registrar; what came of them.
 
     `only` and `skip` are as in :func:`select`. Raises :class:`NoRegistrar` when nothing answers
