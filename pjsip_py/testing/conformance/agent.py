@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pjsip_py.message import Binding
 
-from .check import Check, Failed, NoAnswer, NotApplicable, NotSupported
+from .check import CertificateRefused, Check, Failed, NoAnswer, NotApplicable, NotSupported
 from .client import (
     MAGIC,
     T1,
@@ -67,7 +67,6 @@ class Agent:
         self.exchange: list[Message] = []
         self.lost = 0  # how often a request had to be sent again before it was answered
         self.used = False  # whether a contact may be left behind
-        self.tls = self.target.tls_context()
         self._channels: list[Channel] = []
         self._host = local_host(self.remote)
         self._others: list[Agent] = []
@@ -90,13 +89,11 @@ class Agent:
         note = self.exchange.append
         if self.transport == "udp":
             return UdpChannel(self.remote, self._host, note)
-        tls = self.tls if self.transport == "tls" else None
+        tls = self.target.tls_context() if self.transport == "tls" else None
         try:
             return StreamChannel(self.remote, note, self.target.timeout, tls, self.target.tls_name)
         except ssl.SSLCertVerificationError as error:
-            raise NotApplicable(
-                f"the certificate is not trusted: {error.verify_message}"
-            ) from error
+            raise CertificateRefused(f"the certificate: {error.verify_message}") from error
         except OSError as error:
             raise Failed(f"no {self.transport.upper()} connection: {error}") from error
 
@@ -301,6 +298,11 @@ class Agent:
         """The bindings of this check, in a reply or as they are now."""
         found = (reply or self.fetch()).bindings
         return [each for each in found if self.mark in each.uri]
+
+    def abandon(self) -> None:
+        """Leave no tidying up to do."""
+        for each in (self, *self._others):
+            each.used = False
 
     def tidy_up(self) -> list[str]:
         """Remove what this agent and its others have bound; what would not go."""

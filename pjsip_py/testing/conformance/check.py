@@ -90,6 +90,10 @@ class Result:
     attempts: int = 1
 
 
+class CertificateRefused(NotApplicable):
+    """TLS could not be spoken, for the registrar's certificate; a check of its own tells it."""
+
+
 _checks: dict[str, Check] = {}
 
 # In the order they run.

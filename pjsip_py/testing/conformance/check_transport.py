@@ -243,7 +243,8 @@ def keep_alive(ua: Agent) -> None:
     got = b""
     while len(got) < 2:
         data = stream.receive_bytes(end)
-        if not data:
+        ua.must(data != b"", "the connection was closed at a ping")
+        if data is None:
             break
         got += data
     if not got:

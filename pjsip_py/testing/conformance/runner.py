@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from pjsip_py.errors import ConfigError
 
 from .agent import Agent, Site, for_check
-from .check import Check, Failed, NoAnswer, NotApplicable, Outcome, Result, Status, all_checks
+from .check import (
+    CertificateRefused,
+    Check,
+    Failed,
+    NoAnswer,
+    NotApplicable,
+    Outcome,
+    Result,
+    Status,
+    all_checks,
+)
 from .client import Address, ConnectionGone
 from .target import Target, local_host
 
@@ -119,6 +129,9 @@ class Runner:
         agent = Agent(Site(target, {transport: address}), transport)
         try:
             reply = agent.exchange_one(agent.draft())
+        except CertificateRefused:  # somebody is there, and tls.certificate tells the rest
+            found[transport] = address
+            return ""
         except (Outcome, OSError) as error:
             return str(error)
         finally:
@@ -188,7 +201,7 @@ class Runner:
                     break
         self.report.results.append(result)
         self.report.seconds = time.monotonic() - self._clock
-        if result.status is Status.FAIL and result.exchange and not self._answers():
+        if result.status is Status.FAIL and not self._answers():
             self.report.broken_off = f"the registrar answers no more since {check.id}"
             raise NoRegistrar(self.report.broken_off)
         return result
@@ -199,6 +212,8 @@ class Runner:
             check.function(agent)
         except Outcome as outcome:
             status, reason = outcome.status, str(outcome)
+            if isinstance(outcome, NoAnswer) and not self._answers():
+                agent.abandon()  # nobody to tidy up at
         except OSError as error:
             status, reason = Status.FAIL, f"{type(error).__name__}: {error}"
         finally:
