@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from servers.process import free_port
 from wrong_registrars import RIGHT, WRONG, Wrong, incoming, outgoing, picky
 
 import pjsip_py as pjsip
+from pjsip_py.cli import app
 from pjsip_py.testing import Answer, Registrar
 from pjsip_py.testing.conformance import (
     NoAuthentication,
@@ -37,6 +39,11 @@ from pjsip_py.testing.conformance import (
 
 AOR = "sip:alice@example.com"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "conformance.md"
+
+#: They wait for something: run only where it matters.
+SLOW = {"expiry.lapses", "method.stray-ack", "malformed.stray-response"} | {
+    f"malformed.no-{each}" for each in ("from", "to", "call-id", "cseq", "via")
+}
 
 #: What the embedded registrar lacks unless it is told otherwise.
 LACKS = {"auth.info", "auth.bearer", "method.options", "transaction.merged"}
@@ -102,19 +109,16 @@ def test_a_wrong_registrar_is_seen(wrong: Wrong, monkeypatch: pytest.MonkeyPatch
         options = dict(wrong.target)
         if "tls" in server.protocols and "tls" not in wrong.options:
             options["ca_file"] = str(server.ca_file)
-        report = run(target_of(server, **options), only=wrong.patterns)
-    found = {each.check.id: each.status.value for each in report.results}
-    for each in report.results:
-        usual = "not supported" if each.check.id in LACKS else "pass"
-        wanted = wrong.expected.get(each.check.id, usual)
+        skip = sorted(SLOW - wrong.expected.keys())
+        report = run(target_of(server, **options), only=wrong.patterns, skip=skip)
+    found = {
+        each.check.id: each.status.value
+        for each in report.results
         # One thing that is wrong may leave others that cannot be looked at.
-        if each.check.id in wrong.expected or each.status is not Status.NOT_APPLICABLE:
-            assert (each.check.id, each.status.value, each.reason) == (
-                each.check.id,
-                wanted,
-                each.reason,
-            )
-    assert wrong.expected.keys() <= found.keys()
+        if each.check.id in wrong.expected or each.status is not Status.NOT_APPLICABLE
+    }
+    usual = {name: "not supported" if name in LACKS else "pass" for name in found}
+    assert found == {**usual, **wrong.expected}
 
 
 def test_every_check_is_seen_to_see_something() -> None:
@@ -141,15 +145,18 @@ def _lossy(every: int) -> Callable[[Registrar], None]:
 
 def test_messages_that_are_lost_are_no_failures() -> None:
     server = Registrar(**{**RIGHT, "protocols": ("udp",)})
-    _lossy(7)(server)
+    _lossy(5)(server)
+    wanted = {"bindings.add", "bindings.q", "star.removes-all", "order.gap"}
     with server:
-        report = run(target_of(server, timeout=2), only=["order", "star"])
-        assert of(report, Status.PASS) == {each.id for each in select(["order", "star"])}
+        report = run(target_of(server, timeout=2), only=wanted)
+        assert of(report, Status.PASS) == wanted
+        assert server.stats().retransmissions + server.stats().requests > 20
         assert server.aors == []
 
 
 def test_a_slow_registrar_is_none_that_fails(registrar: Registrar) -> None:
-    registrar.script(Answer(delay=0.7), times=None)  # more than T1: each request is sent twice
+    # More than T1, so each request is sent twice.
+    registrar.script(Answer(delay=0.6), times=None, match=lambda request: bool(request.contacts))
     report = run(target_of(registrar, timeout=3, transports=("udp",)), only=["bindings.add"])
     assert of(report, Status.PASS) == {"bindings.add"}
 
@@ -297,7 +304,8 @@ def command(
 def test_the_command(registrar: Registrar, tmp_path: Path) -> None:
     page, xml = tmp_path / "report.html", tmp_path / "report.xml"
     done = command(
-        registrar.uri(), "--aor", AOR, "--only", "bindings", "--html", str(page), "--junit", str(xml)
+        registrar.uri(), "--aor", AOR, "--only", "bindings",
+        "--html", str(page), "--junit", str(xml),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^all +25 +· +· +·", done.stdout, re.M)
@@ -340,21 +348,33 @@ def test_the_command_lists() -> None:
     ],
 )
 def test_the_command_and_its_exit_codes(
-    registrar: Registrar, arguments: list[str], password: str | None, code: int, says: str
+    registrar: Registrar,
+    arguments: list[str],
+    password: str | None,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     port = free_port([("127.0.0.1", "udp"), ("127.0.0.1", "tcp")])
     values = {"uri": registrar.uri(), "free": f"sip:127.0.0.1:{port}"}
-    done = command(*(each.format(**values) for each in arguments), password=password)
-    assert done.returncode == code
-    assert says in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    given = [each.format(**values) for each in arguments]
+    monkeypatch.setattr(sys, "argv", ["pjsip-py", "conformance", *given])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.delenv("PJSIP_PY_PASSWORD", raising=False)
+    if password is not None:
+        monkeypatch.setenv("PJSIP_PY_PASSWORD", password)
+    assert app.run() == code
+    assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_ctrl_c_shows_what_was_done(registrar: Registrar, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     process = subprocess.Popen(
-        [sys.executable, "-m", "pjsip_py.cli", "conformance", registrar.uri(), "--aor", AOR]
-        + ["--only", "expiry", "--html", str(page), "--all"],
+        [
+            *(sys.executable, "-m", "pjsip_py.cli", "conformance", registrar.uri(), "--aor", AOR),
+            *("--only", "expiry", "--html", str(page), "--all"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -383,8 +403,10 @@ def test_ctrl_c_shows_what_was_done(registrar: Registrar, tmp_path: Path) -> Non
 def test_the_same_with_pytest(tmp_path: Path) -> None:
     def pytest_run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "--pyargs", "pjsip_py.testing.conformance"]
-            + ["-v", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *arguments],
+            [
+                *(sys.executable, "-m", "pytest", "--pyargs", "pjsip_py.testing.conformance"),
+                *("-v", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *arguments),
+            ],
             capture_output=True,
             text=True,
             timeout=40,

@@ -70,6 +70,7 @@ class Agent:
         self._channels: list[Channel] = []
         self._host = local_host(self.remote)
         self._others: list[Agent] = []
+        self._besides: list[Challenge] = []  # that came with the one a check looks at
 
     # -- sockets ----------------------------------------------------------------------------------
 
@@ -242,11 +243,10 @@ class Agent:
             reply = self.send(draft)
         return reply
 
-    def answer(self, challenge: Challenge, draft: Draft, password: str | None = None) -> str:
-        """Credentials for a challenge, by default the right ones."""
-        secret = self.target.password if password is None else password
-        assert secret is not None
-        return challenge.answer(draft, self.target.user, secret)
+    def answer(self, challenge: Challenge, draft: Draft) -> str:
+        """The right credentials for a challenge."""
+        assert self.target.password is not None
+        return challenge.answer(draft, self.target.user, self.target.password)
 
     def challenged(self, draft: Draft) -> tuple[Reply, Challenge]:
         """Send a request without credentials: the refusal and its first challenge."""
@@ -256,6 +256,7 @@ class Agent:
         found = challenges(reply)
         if not found:
             raise NotApplicable("it offers no digest that is known here")
+        self._besides = found[1:]
         return reply, found[0]
 
     def proven(
@@ -269,14 +270,34 @@ class Agent:
         method: str = "",
         changed: Mapping[str, str | None] | None = None,
     ) -> Draft:
-        """The request again, with credentials as told."""
+        """The request again, with credentials as told; what other realms want it has as well."""
         secret = self.target.password if password is None else password
         assert secret is not None
         new = self.again(draft)
         value = challenge.answer(
             new, user or self.target.user, secret, count=count, method=method, changed=changed
         )
-        return new.set(challenge.header, value)
+        return self.put_proof(new, challenge, value, count=count)
+
+    def put_proof(self, draft: Draft, challenge: Challenge, *values: str, count: int = 1) -> Draft:
+        """Put credentials for a challenge into a request, and right ones for other realms."""
+        found: dict[str, list[str]] = {challenge.header: list(values)}
+        for each in self._besides:
+            assert self.target.password is not None
+            right = each.answer(draft, self.target.user, self.target.password, count=count)
+            found.setdefault(each.header, []).append(right)
+        for name, credentials in found.items():
+            draft.set(name, *credentials)
+        return draft
+
+    def prove(self, draft: Draft, reply: Reply) -> Draft:
+        """The request again, with right credentials for all that a reply asks for."""
+        new = self.again(draft)
+        for name in ("Authorization", "Proxy-Authorization"):
+            asked = [each for each in challenges(reply) if each.header == name]
+            if asked:
+                new.set(name, *(self.answer(each, new) for each in asked))
+        return new
 
     # -- registering ------------------------------------------------------------------------------
 

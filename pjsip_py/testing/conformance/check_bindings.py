@@ -162,7 +162,7 @@ def parameters(ua: Agent) -> None:
     ua.should(not missing, f"not given back: {', '.join(missing)}")
 
 
-@check("bindings.uri-parameters", "RFC 3261 §10.3 step 8", "RFC 3261 §19.1.1")
+@check("bindings.uri-parameters", "RFC 3261 §10.3 step 8", "RFC 3261 §19.1.1", "RFC 4475 §3.3.13")
 def uri_parameters(ua: Agent) -> None:
     """The contact's URI comes back with its own parameters."""
     (bound,) = ua.only(ua.register(f"<{ua.contact_uri(1, ';ob;line=a1-b2')}>", expires=60), 1)
@@ -172,7 +172,7 @@ def uri_parameters(ua: Agent) -> None:
     )
 
 
-@check("bindings.without-brackets", "RFC 3261 §20.10")
+@check("bindings.without-brackets", "RFC 3261 §20.10", "RFC 4475 §3.3.12")
 def without_brackets(ua: Agent) -> None:
     """In a Contact without <> the parameters belong to the header, not to the URI."""
     host = ua.local

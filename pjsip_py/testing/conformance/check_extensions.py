@@ -132,7 +132,7 @@ def outbound_no_instance(ua: Agent) -> None:
     ua.must("outbound" not in asked, "the 200 requires outbound, though there is no instance")
 
 
-@check("outbound.flow-timer", "RFC 5626 §10.5", "RFC 5626 §5.4")
+@check("outbound.flow-timer", "RFC 5626 §4.4", "RFC 5626 §10")
 def flow_timer(ua: Agent) -> None:
     """Flow-Timer, where it comes, is a number of seconds."""
     reply = _outbound(ua, ua.contact(1, f";+sip.instance={_instance()};reg-id=1"))
@@ -167,7 +167,7 @@ def _gruus(ua: Agent, instance: str) -> tuple[str, str]:
     return found
 
 
-@check("gruu.given", "RFC 5627 §5.3", "RFC 5627 §3.1", "RFC 5627 §3.2")
+@check("gruu.given", "RFC 5627 §5.2", "RFC 5627 §3.1.1", "RFC 5627 §3.1.2")
 def gruu(ua: Agent) -> None:
     """A contact with an instance gets a public GRUU, the AOR with gr, and a temporary one."""
     public, temporary = _gruus(ua, _instance())
@@ -179,7 +179,7 @@ def gruu(ua: Agent) -> None:
     ua.must(user not in temporary, f"the temporary GRUU tells who it is: {temporary}")
 
 
-@check("gruu.stays", "RFC 5627 §3.1", "RFC 5627 §3.2")
+@check("gruu.stays", "RFC 5627 §5.4", "RFC 5627 §3.1.1", "RFC 5627 §3.1.2")
 def gruu_stays(ua: Agent) -> None:
     """A refresh leaves the public GRUU as it is and makes a new temporary one."""
     instance = _instance()
@@ -189,7 +189,7 @@ def gruu_stays(ua: Agent) -> None:
     ua.should(other != temporary, "the temporary GRUU is the old one")
 
 
-@check("gruu.not-asked", "RFC 5627 §5.3", "RFC 3261 §8.2.4")
+@check("gruu.not-asked", "RFC 5627 §5.2", "RFC 3261 §8.2.4")
 def gruu_not_asked(ua: Agent) -> None:
     """A client that does not support GRUUs gets none."""
     _gruus(ua, _instance())

@@ -141,7 +141,7 @@ def q(ua: Agent) -> None:
         ua.must(bound.q is None or bound.q <= 1, f"q=7 is listed as q={bound.q}")
 
 
-@check("malformed.to", "RFC 3261 §20.39", "RFC 4475 §3.1.2.6", "RFC 4475 §3.1.2.14")
+@check("malformed.to", "RFC 3261 §20.39", "RFC 4475 §3.1.2.6")
 def to(ua: Agent) -> None:
     """A To with a quote that does not end, or without a closing >, is refused."""
     for value in (f'"Mr. Unfinished <{ua.target.aor}>', f"<{ua.target.aor}"):

@@ -117,8 +117,8 @@ def stray_cancel(ua: Agent) -> None:
 def require(ua: Agent) -> None:
     """An unknown extension in Require gets 420, and Unsupported names it."""
     reply = ua.ask(ua.draft(ua.contact(), expires=60, headers={"Require": "conformance-nonsense"}))
-    ua.only(ua.fetch(), *())
     ua.want(reply, 420, what="Require: conformance-nonsense")
+    ua.only(ua.fetch(), *())
     named = [value.lower() for value in reply.headers.values_of("Unsupported")]
     ua.must(named == ["conformance-nonsense"], f"Unsupported is {', '.join(named) or 'missing'}")
 
@@ -134,7 +134,7 @@ def require_several(ua: Agent) -> None:
     ua.must(named == wanted, f"Unsupported is {', '.join(named) or 'missing'}")
 
 
-@check("extension.proxy-require", "RFC 3261 §20.29", "RFC 3261 §16.3")
+@check("extension.proxy-require", "RFC 3261 §20.29", "RFC 3261 §16.3", "RFC 4475 §3.3.5")
 def proxy_require(ua: Agent) -> None:
     """An unknown Proxy-Require is a proxy's matter: ignored by a registrar, else 420."""
     headers = {"Proxy-Require": "conformance-nonsense"}
@@ -199,7 +199,7 @@ def to_tag(ua: Agent) -> None:
         ua.only(ua.fetch(), *())
 
 
-@check("body.unknown", "RFC 3261 §8.2.3", "RFC 3261 §21.4.13")
+@check("body.unknown", "RFC 3261 §8.2.3", "RFC 3261 §21.4.13", "RFC 4475 §3.3.6")
 def unknown_body(ua: Agent) -> None:
     """A body of an unknown type is left alone, or refused with 415 and Accept."""
     draft = ua.draft(ua.contact(), expires=60)
@@ -237,7 +237,7 @@ def request_uri_scheme(ua: Agent) -> None:
     ua.should(reply.code == 416, f"expected 416, got {reply.line}")
 
 
-@check("uri.to-scheme", "RFC 3261 §10.3 step 5", "RFC 3261 §10.2")
+@check("uri.to-scheme", "RFC 3261 §10.3 step 5", "RFC 3261 §10.2", "RFC 4475 §3.3.4")
 def to_scheme(ua: Agent) -> None:
     """A To that is neither a SIP nor a SIPS URI is refused."""
     draft = ua.draft(ua.contact(), expires=60)

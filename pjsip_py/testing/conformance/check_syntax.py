@@ -124,7 +124,7 @@ def header_names(ua: Agent) -> None:
     served(ua, draft, f"a header called {name}")
 
 
-@check("syntax.bad-but-unneeded", "RFC 3261 §8.2.2", "RFC 4475 §3.3.15")
+@check("syntax.bad-but-unneeded", "RFC 3261 §8.2.2", "RFC 4475 §3.1.2.12")
 def bad_but_unneeded(ua: Agent) -> None:
     """A malformed header that a registrar does not need should be ignored."""
     for name, value in (("Date", "yesterday, perhaps"), ("Retry-After", "later")):
@@ -175,7 +175,7 @@ def many_headers(ua: Agent) -> None:
     served(ua, draft, "a hundred headers more")
 
 
-@check("syntax.escaped-user", "RFC 3261 §19.1.2", "RFC 3261 §10.3 step 8", "RFC 4475 §3.1.1.2")
+@check("syntax.escaped-user", "RFC 3261 §19.1.2", "RFC 3261 §10.3 step 8", "RFC 4475 §3.1.1.9")
 def escaped_user(ua: Agent) -> None:
     """The user part of a contact may have escapes and ; & = + $ , ? / and comes back as it was."""
     odd = f"{ua.mark};a=b&c=+$,?/%20%41-1"

@@ -9,7 +9,7 @@ import warnings
 
 from .agent import Agent
 from .check import Failed, NotApplicable, NotSupported, check
-from .client import MAGIC, Challenge, Draft, Reply, StreamChannel, challenges
+from .client import MAGIC, Draft, Reply, StreamChannel
 
 UDP, TCP, TLS = ("udp",), ("tcp",), ("tls",)
 
@@ -95,7 +95,7 @@ def no_cookie(ua: Agent) -> None:
         draft = _as_rfc2543(ua, ua.draft(ua.contact(), expires=expires))
         reply = ua.send(draft)
         if reply.code in (401, 407) and ua.target.password is not None:
-            draft = _as_rfc2543(ua, ua.proven(draft, first_challenge(reply)))
+            draft = _as_rfc2543(ua, ua.prove(draft, reply))
             reply = ua.send(draft)
         ua.must(
             reply.cseq == f"{draft.cseq} {draft.method}",
@@ -109,21 +109,13 @@ def _as_rfc2543(ua: Agent, draft: Draft) -> Draft:
     return draft.set("Via", ua.via("1"))
 
 
-def first_challenge(reply: Reply) -> Challenge:
-    """The challenge to answer where one answer is enough."""
-    found = challenges(reply)
-    if len(found) != 1:
-        raise NotApplicable("several realms ask, or by a digest that is not known here")
-    return found[0]
-
-
 @check("transaction.retransmission", "RFC 3261 §17.2.2", needs=UDP)
 def retransmission(ua: Agent) -> None:
     """A request that comes again gets the same answer again, and is not carried out twice."""
     draft = ua.draft(ua.contact(), expires=60)
     reply = ua.send(draft)
     if reply.code in (401, 407) and ua.target.password is not None:
-        draft = ua.proven(draft, first_challenge(reply))
+        draft = ua.prove(draft, reply)
         reply = ua.send(draft)
     ua.want(reply, 200)
     again = ua.send(draft)
@@ -146,7 +138,7 @@ def merged(ua: Agent) -> None:
     draft = ua.draft(ua.contact(), expires=60)
     reply = ua.send(draft)
     if reply.code in (401, 407) and ua.target.password is not None:
-        draft = ua.proven(draft, first_challenge(reply))
+        draft = ua.prove(draft, reply)
         reply = ua.send(draft)
     ua.want(reply, 200)
     other = draft.renewed(MAGIC + "merged" + draft.branch[-8:], draft.cseq)

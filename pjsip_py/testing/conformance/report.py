@@ -153,12 +153,12 @@ h2{font-size:1.15rem;margin:1.75rem 0 .5rem}
 .not-applicable{--c:var(--dim)}
 .check{border:1px solid var(--line);border-left:4px solid var(--c);border-radius:6px;
 margin:.6rem 0;padding:.1rem 1rem}
-.check>summary{cursor:pointer;padding:.5rem 0;list-style:none;display:flex;gap:.25rem .75rem;
-flex-wrap:wrap;align-items:baseline}
+.check>summary{cursor:pointer;padding:.5rem 0;list-style:none}
 .check>summary::-webkit-details-marker{display:none}
-.check>summary::before{content:"\\25b8";color:var(--dim)}
+.check>summary::before{content:"\\25b8";color:var(--dim);margin-right:.6rem}
 .check[open]>summary::before{content:"\\25be"}
-.check>summary b{font-weight:600}
+.check>summary b{font-weight:600;margin-right:.6rem}
+.index code{margin-right:.6rem}
 .check code,td code,.index code{font:.85rem ui-monospace,monospace}
 .check dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem;margin:.25rem 0 .75rem}
 .check dt{color:var(--dim)}.check dd{margin:0;overflow-wrap:anywhere}
