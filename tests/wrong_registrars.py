@@ -78,6 +78,12 @@ def wrap(thing: object, name: str, around: Callable[..., Any]) -> None:
     setattr(thing, name, lambda *args, **kwargs: around(real, *args, **kwargs))
 
 
+def wrap_answering(registrar: Registrar, name: str, around: Callable[..., Any]) -> None:
+    """The same for a method of the half that receives and answers."""
+    half = getattr(registrar, "_uas", registrar)
+    wrap(half if hasattr(half, name) else registrar, name, around)
+
+
 def location_of(registrar: Registrar) -> LocationService:
     return registrar._service.location
 
@@ -90,7 +96,7 @@ def incoming(change: Callable[[bytes], bytes | None]) -> Change:
         if new is not None:
             real(new, flow)
 
-    return lambda registrar: wrap(registrar, "on_message", around)
+    return lambda registrar: wrap_answering(registrar, "on_message", around)
 
 
 def outgoing(change: Callable[[int, bytes], bytes], *, after: int = 0) -> Change:
@@ -105,7 +111,7 @@ def outgoing(change: Callable[[int, bytes], bytes], *, after: int = 0) -> Change
             data = real(envelope, code, *args, **kwargs)
             return data if count <= after else change(code, data)
 
-        wrap(registrar, "_reply", around)
+        wrap_answering(registrar, "_reply", around)
 
     return apply
 
@@ -1141,7 +1147,7 @@ MALFORMED = [
 
 def on_arrival(around: Callable[..., None]) -> Change:
     """``around(real, data, flow)`` in place of what is done with a message."""
-    return lambda registrar: wrap(registrar, "on_message", around)
+    return lambda registrar: wrap_answering(registrar, "on_message", around)
 
 
 def _sent_to(choose: Callable[[Any, Any], tuple[str, int]]) -> Change:
@@ -1160,8 +1166,8 @@ def _sent_to(choose: Callable[[Any, Any], tuple[str, int]]) -> Change:
             data: bytes = real(envelope, *args, **kwargs)
             return data
 
-        wrap(registrar, "on_message", look)
-        wrap(registrar, "_reply", around)
+        wrap_answering(registrar, "on_message", look)
+        wrap_answering(registrar, "_reply", around)
 
     return apply
 
@@ -1279,8 +1285,8 @@ def _deaf_after_noise(registrar: Registrar) -> None:
         if not deaf:
             real(data, flow)
 
-    wrap(registrar, "on_broken_stream", broken)
-    wrap(registrar, "on_message", listen)
+    wrap_answering(registrar, "on_broken_stream", broken)
+    wrap_answering(registrar, "on_message", listen)
 
 
 def tls_context(*names: str, old: bool = False) -> ssl.SSLContext:
