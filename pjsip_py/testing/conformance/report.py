@@ -194,7 +194,6 @@ def html(report: Report) -> str:
     if report.server:
         facts.insert(0, report.server)
     parts = [
-        f"<style>{_STYLE}</style>\n",
         f"<h1>Conformance of {_text(target.registrar)}</h1>\n",
         f'<p class="facts">{_text(" · ".join(facts))}</p>\n',
         _counts(report),
@@ -225,7 +224,7 @@ def html(report: Report) -> str:
         '<p class="facts">Times in UTC. What proves a password is blotted out. '
         "Made by pjsip-py conformance.</p>\n"
     )
-    return page(f"Conformance of {target.registrar}", "".join(parts))
+    return page(f"Conformance of {target.registrar}", "".join(parts), style=_STYLE)
 
 
 def _counts(report: Report) -> str:
