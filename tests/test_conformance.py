@@ -26,6 +26,7 @@ from pjsip_py.testing import Answer, Registrar
 from pjsip_py.testing.conformance import (
     NoAuthentication,
     NoRegistrar,
+    Refused,
     Report,
     Runner,
     Status,
@@ -201,6 +202,11 @@ def test_no_password_and_a_wrong_one(registrar: Registrar) -> None:
         run(target_of(registrar, password=None))
     with pytest.raises(NoAuthentication, match="does not take the credentials of 'alice'"):
         run(target_of(registrar, password="not the password"))
+
+
+def test_a_registrar_that_serves_nobody(registrar: Registrar) -> None:
+    with pytest.raises(Refused, match="a fetch of its bindings gets 404 Not Found, a registration"):
+        run(target_of(registrar, aor="sip:alice@example.org"))
 
 
 def test_without_authentication() -> None:

@@ -23,6 +23,8 @@ from .screen import BAD, GOOD, NOTE, Screen, printable
 if TYPE_CHECKING:
     from pjsip_py.testing.conformance import Check, Report, Result, Runner, Target
 
+LEFT_SHOWN = 5
+
 _MARKS = {
     "pass": (GOOD, "green"),
     "fail": (BAD, "bold red"),
@@ -36,7 +38,7 @@ _MARKS = {
     epilog="""\b
 Exit codes:
   0  every check passed, or is of something that the registrar need not support
-  1  a check failed
+  1  a check failed, or not even a plain registration is served
   2  wrong usage
   3  no answer, at the start or later
   4  the registrar wants credentials that were not given or are wrong
@@ -216,7 +218,7 @@ class Session:
         self.files = files
 
     def run(self) -> int:
-        from pjsip_py.testing.conformance import NoAuthentication, NoRegistrar
+        from pjsip_py.testing.conformance import NoAuthentication, NoRegistrar, Refused
 
         with interruptible():
             try:
@@ -229,6 +231,9 @@ class Session:
                 hint = f"give the password by --password-file or {PASSWORD_VARIABLE}"
                 self.screen.error(str(error), hint if self.target.password is None else "")
                 return codes.AUTHENTICATION
+            except Refused as error:
+                self.screen.error(str(error), "is --aor an address of this registrar?")
+                return codes.REFUSED
             signum = self.check_all(runner)
         report = runner.report
         self.show(report)
@@ -324,8 +329,10 @@ class Session:
         )
         if report.broken_off:
             self.screen.error(report.broken_off)
-        for uri in report.left:
+        for uri in report.left[:LEFT_SHOWN]:
             self.screen.error(f"a binding could not be removed again: {uri}")
+        if len(report.left) > LEFT_SHOWN:
+            self.screen.error(f"and {len(report.left) - LEFT_SHOWN} more")
         for name in self.files.values():
             self.screen.print(f"Report: {name}")
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from .check import Check, Result, Status, all_checks
 from .client import Message
 from .report import html, junit
-from .runner import NoAuthentication, NoRegistrar, Report, Runner, run, select
+from .runner import NoAuthentication, NoRegistrar, Refused, Report, Runner, run, select
 from .target import Target
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Message",
     "NoAuthentication",
     "NoRegistrar",
+    "Refused",
     "Report",
     "Result",
     "Runner",

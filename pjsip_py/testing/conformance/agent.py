@@ -50,6 +50,11 @@ class Site:
     def first(self) -> str:
         return next(iter(self.addresses))
 
+    @property
+    def stream(self) -> str:
+        """TCP, or TLS where there is no TCP; empty without either."""
+        return next((each for each in ("tcp", "tls") if each in self.addresses), "")
+
 
 class Agent:
     """Speaks for one check. Everything that it sends and receives is in ``exchange``."""
@@ -414,4 +419,6 @@ def _contacts(numbers: list[str]) -> str:
 
 
 def for_check(site: Site, check: Check, number: int) -> Agent:
-    return Agent(site, check.transport or site.first, f"{number:03}")
+    """An agent of its own, over the transport that a check needs."""
+    transport = check.transport or site.first
+    return Agent(site, site.stream if transport == "stream" else transport, f"{number:03}")

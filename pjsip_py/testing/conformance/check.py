@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from .agent import Agent
     from .client import Message
 
-#: What a check may need: transports that the registrar answers on, a user name with password,
-#: and an AOR that has no binding but the suite's own.
-NEEDS = ("udp", "tcp", "tls", "credentials", "own AOR")
+#: What a check may need: a transport that the registrar answers on (a stream is TCP, or TLS where
+#: there is no TCP), a user name with password, an AOR that has no binding but the suite's own.
+TRANSPORTS = ("udp", "tcp", "tls", "stream")
+NEEDS = (*TRANSPORTS, "credentials", "own AOR")
 
 
 class Status(enum.Enum):
@@ -71,7 +72,7 @@ class Check:
     @property
     def transport(self) -> str | None:
         """The transport that it has to run over; None: whichever there is."""
-        return next((each for each in self.needs if each in ("udp", "tcp", "tls")), None)
+        return next((each for each in self.needs if each in TRANSPORTS), None)
 
 
 @dataclass(frozen=True)

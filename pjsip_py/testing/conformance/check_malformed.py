@@ -189,7 +189,7 @@ def noise(ua: Agent) -> None:
     ua.only(ua.register(ua.contact(), expires=60), 1)
 
 
-@check("malformed.stream-noise", "RFC 3261 §18.3", "RFC 3261 §7", needs=("tcp",))
+@check("malformed.stream-noise", "RFC 3261 §18.3", "RFC 3261 §7", needs=("stream",))
 def stream_noise(ua: Agent) -> None:
     """Noise on a connection costs that connection at most."""
     channel = ua.open()

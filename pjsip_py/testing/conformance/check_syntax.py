@@ -154,7 +154,7 @@ def not_utf8(ua: Agent) -> None:
     ua.alive()
 
 
-@check("syntax.long-header", "RFC 3261 §7.3.1", "RFC 4475 §3.1.1.7", needs=("tcp",))
+@check("syntax.long-header", "RFC 3261 §7.3.1", "RFC 4475 §3.1.1.7", needs=("stream",))
 def long_header(ua: Agent) -> None:
     """A header of 4000 bytes is no reason to fail; a limit is told by 4xx or 513."""
     draft = ua.draft(ua.contact(), expires=60)
@@ -166,7 +166,7 @@ def long_header(ua: Agent) -> None:
     ua.only(reply, 1)
 
 
-@check("syntax.many-headers", "RFC 3261 §7.3.1", needs=("tcp",))
+@check("syntax.many-headers", "RFC 3261 §7.3.1", needs=("stream",))
 def many_headers(ua: Agent) -> None:
     """A hundred unknown headers are no reason to fail."""
     draft = ua.draft(ua.contact(), expires=60)

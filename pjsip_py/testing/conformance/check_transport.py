@@ -11,7 +11,7 @@ from .agent import Agent
 from .check import Failed, NotApplicable, NotSupported, check
 from .client import MAGIC, Draft, Reply, StreamChannel
 
-UDP, TCP, TLS = ("udp",), ("tcp",), ("tls",)
+UDP, STREAM, TLS = ("udp",), ("stream",), ("tls",)
 
 
 @check("via.rport", "RFC 3581 §4", "RFC 3261 §18.2.1", needs=UDP)
@@ -161,7 +161,7 @@ def _answers(ua: Agent, *drafts: Draft) -> None:
         waiting = [each for each in waiting if reply.code < 200 or not reply.answers(each)]
 
 
-@check("stream.several-in-one", "RFC 3261 §18.3", needs=TCP)
+@check("stream.several-in-one", "RFC 3261 §18.3", needs=STREAM)
 def several_in_one(ua: Agent) -> None:
     """Several requests in one segment are all served."""
     drafts = [ua.draft() for _ in range(3)]
@@ -169,7 +169,7 @@ def several_in_one(ua: Agent) -> None:
     _answers(ua, *drafts)
 
 
-@check("stream.split", "RFC 3261 §18.3", needs=TCP)
+@check("stream.split", "RFC 3261 §18.3", needs=STREAM)
 def split(ua: Agent) -> None:
     """A request that comes in pieces is served, wherever it is cut."""
     for place in ("in the first line", "in a line break", "before the empty line", "in the body"):
@@ -194,7 +194,7 @@ def split(ua: Agent) -> None:
             raise Failed(f"cut {place}: {error}") from error
 
 
-@check("stream.same-connection", "RFC 3261 §18.2.2", needs=TCP)
+@check("stream.same-connection", "RFC 3261 §18.2.2", needs=STREAM)
 def same_connection(ua: Agent) -> None:
     """The answer comes over the connection of the request, whatever Via says."""
     draft = ua.draft()
@@ -202,7 +202,7 @@ def same_connection(ua: Agent) -> None:
     ua.must(ua.exchange_one(draft), "no answer over the connection")
 
 
-@check("stream.stays-open", "RFC 3261 §18", needs=TCP)
+@check("stream.stays-open", "RFC 3261 §18", needs=STREAM)
 def stays_open(ua: Agent) -> None:
     """A connection serves one request after the other."""
     channel = ua.channel
@@ -210,14 +210,14 @@ def stays_open(ua: Agent) -> None:
         ua.must(ua.exchange_one(ua.draft(), channel=channel), "no answer")
 
 
-@check("stream.content-length", "RFC 3261 §20.14", "RFC 3261 §18.3", needs=TCP)
+@check("stream.content-length", "RFC 3261 §20.14", "RFC 3261 §18.3", needs=STREAM)
 def stream_content_length(ua: Agent) -> None:
     """Over a stream each answer has a Content-Length."""
     reply = ua.send(ua.draft())
     ua.must("Content-Length" in reply.headers, "the answer has no Content-Length")
 
 
-@check("stream.crlf-between", "RFC 3261 §7.5", needs=TCP)
+@check("stream.crlf-between", "RFC 3261 §7.5", needs=STREAM)
 def crlf_between(ua: Agent) -> None:
     """Empty lines between requests are skipped."""
     drafts = [ua.draft(), ua.draft()]
@@ -225,7 +225,7 @@ def crlf_between(ua: Agent) -> None:
     _answers(ua, *drafts)
 
 
-@check("stream.keep-alive", "RFC 5626 §4.4.1", "RFC 5626 §3.5.1", needs=TCP)
+@check("stream.keep-alive", "RFC 5626 §4.4.1", "RFC 5626 §3.5.1", needs=STREAM)
 def keep_alive(ua: Agent) -> None:
     """A double CRLF, the ping, is answered with a single one, the pong."""
     ua.must(ua.exchange_one(ua.draft()), "no answer")
@@ -245,10 +245,10 @@ def keep_alive(ua: Agent) -> None:
     ua.must(ua.exchange_one(ua.draft()), "no answer after the ping")
 
 
-@check("stream.one-location", "RFC 3261 §10.3 step 5", needs=TCP)
+@check("stream.one-location", "RFC 3261 §10.3 step 5", needs=STREAM)
 def one_location(ua: Agent) -> None:
     """What was registered over one transport is seen over another."""
-    others = [each for each in ua.site.addresses if each != "tcp"]
+    others = [each for each in ua.site.addresses if each != ua.transport]
     if not others:
         raise NotApplicable("there is no other transport")
     ua.register(ua.contact(), expires=60)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,16 +16,16 @@ from .agent import Agent, Site, for_check
 from .check import (
     CertificateRefused,
     Check,
-    Failed,
     NoAnswer,
-    NotApplicable,
     Outcome,
     Result,
     Status,
     all_checks,
 )
-from .client import Address, ConnectionGone
+from .client import Address, Reply
 from .target import Target, local_host
+
+log = logging.getLogger("pjsip_py.testing.conformance")
 
 #: How often a check is tried in which messages were lost.
 ATTEMPTS = 3
@@ -36,6 +37,10 @@ class NoRegistrar(Exception):
 
 class NoAuthentication(Exception):
     """The registrar wants a proof that cannot be given: there is no password, or it is wrong."""
+
+
+class Refused(Exception):
+    """The registrar refuses this user a plain registration: there is nothing to check."""
 
 
 @dataclass
@@ -99,7 +104,7 @@ class Runner:
     def open(self) -> Site:
         """Find out which transports answer and whether the password is right.
 
-        Raises :class:`NoRegistrar` or :class:`NoAuthentication`.
+        Raises :class:`NoRegistrar`, :class:`NoAuthentication` or :class:`Refused`.
         """
         target = self.report.target
         found: dict[str, Address] = {}
@@ -158,8 +163,9 @@ class Runner:
                         f"the registrar does not take the credentials of {site.target.user!r} "
                         f"for {site.target.aor}: {reply.line}"
                     )
-            if reply.code == 200:
-                site.foreign = [each.uri for each in reply.bindings]
+            if reply.code != 200:
+                self._try_plainly(agent, reply)
+            site.foreign = [each.uri for each in reply.bindings]
         except NoAnswer as error:
             raise NoRegistrar(str(error)) from error
         except Outcome as error:
@@ -167,7 +173,17 @@ class Runner:
         finally:
             agent.close()
 
-    def hinderance(self, check: Check) -> str:
+    def _try_plainly(self, agent: Agent, fetched: Reply) -> None:
+        """Whether at least a registration is served, where a fetch is not."""
+        reply = agent.ask(agent.draft(agent.contact(), expires=60))
+        if reply.code != 200:
+            raise Refused(
+                f"the registrar does not serve {self.site.target.aor}: a fetch of its bindings "
+                f"gets {fetched.line}, a registration {reply.line}"
+            )
+        agent.ask(agent.draft(agent.contact(1, ";expires=0")))
+
+    def hindrance(self, check: Check) -> str:
         """Why a check cannot be run here; empty if it can."""
         site = self.site
         for need in check.needs:
@@ -177,6 +193,8 @@ class Runner:
                 return "the registrar asks for no password"
             if need == "own AOR" and site.foreign:
                 return f"the AOR has bindings of others, such as {site.foreign[0]}"
+            if need == "stream" and not site.stream:
+                return f"TCP: {site.missing['tcp']}; TLS: {site.missing['tls']}"
             if need in site.missing:
                 return f"{need.upper()}: {site.missing[need]}"
         return ""
@@ -187,7 +205,7 @@ class Runner:
         Raises :class:`NoRegistrar` when nobody answers any more.
         """
         start = time.monotonic()
-        why = self.hinderance(check)
+        why = self.hindrance(check)
         if why:
             result = Result(check, Status.NOT_APPLICABLE, why, 0.0)
         else:
@@ -214,8 +232,9 @@ class Runner:
             status, reason = outcome.status, str(outcome)
             if isinstance(outcome, NoAnswer) and not self._answers():
                 agent.abandon()  # nobody to tidy up at
-        except OSError as error:
-            status, reason = Status.FAIL, f"{type(error).__name__}: {error}"
+        except Exception as error:  # the other checks are not to suffer for it
+            log.exception("the check %s broke", check.id)
+            status, reason = Status.FAIL, f"the check broke: {type(error).__name__}: {error}"
         finally:
             agent.close()
             self._tidy(agent)
@@ -242,7 +261,7 @@ def run(target: Target, *, only: Iterable[str] = (), skip: Iterable[str] = ()) -
 
     `only` and `skip` are as in :func:`select`. Raises :class:`NoRegistrar` when nothing answers
     at the start (later the report's ``broken_off`` tells), :class:`NoAuthentication` when it
-    cannot log in.
+    cannot log in, :class:`Refused` when not even a plain registration is served.
     """
     checks = select(only, skip)
     runner = Runner(target)
@@ -260,17 +279,3 @@ def run_each(runner: Runner, checks: Sequence[Check]) -> Iterator[Result]:
         except NoRegistrar:
             yield runner.report.results[-1]
             return
-
-
-__all__ = [
-    "ConnectionGone",
-    "Failed",
-    "NoAuthentication",
-    "NoRegistrar",
-    "NotApplicable",
-    "Report",
-    "Runner",
-    "run",
-    "run_each",
-    "select",
-]

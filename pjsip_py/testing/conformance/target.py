@@ -7,7 +7,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 
-from pjsip_py.errors import ConfigError, InvalidUriError
+from pjsip_py.errors import ConfigError
 from pjsip_py.uri import SipUri, parse_aor, parse_registrar
 
 from .client import Address, family_of
@@ -146,6 +146,3 @@ def local_host(remote: Address) -> str:
     with socket.socket(family_of(remote), socket.SOCK_DGRAM) as sock:
         sock.connect(remote)
         return str(sock.getsockname()[0])
-
-
-__all__ = ["TRANSPORTS", "ConfigError", "InvalidUriError", "Target", "local_host"]

@@ -15,6 +15,7 @@ from pjsip_py.testing.conformance import (
     Check,
     NoAuthentication,
     NoRegistrar,
+    Refused,
     Runner,
     Status,
     Target,
@@ -60,7 +61,7 @@ def runner(pytestconfig: pytest.Config) -> Runner:
         made.open()
     except (ValueError, OSError) as error:
         pytest.exit(str(error), returncode=4)
-    except (NoRegistrar, NoAuthentication) as error:
+    except (NoRegistrar, NoAuthentication, Refused) as error:
         pytest.exit(str(error), returncode=1)
     pytestconfig.stash[RUNNER] = made
     return made
