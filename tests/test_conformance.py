@@ -441,6 +441,10 @@ def test_the_same_with_pytest(tmp_path: Path) -> None:
 # -- Kamailio -------------------------------------------------------------------------------------
 
 
+#: Whose answers the page shows; another version may do better.
+DOCUMENTED = (5, 6)
+
+
 def documented() -> dict[str, set[str]]:
     """The checks that docs/conformance.md says Kamailio fails or does not support."""
     text = PAGE.read_text("utf-8")
@@ -462,9 +466,9 @@ def test_kamailio_does_as_is_documented(kamailio: Kamailio) -> None:
             timeout=2,
         )
     )
-    assert report.left == []
-    assert report.broken_off == ""
-    wanted = documented()
-    assert of(report, Status.FAIL) == wanted["fail"]
-    assert of(report, Status.NOT_SUPPORTED) == wanted["not supported"]
+    assert (report.left, report.broken_off) == ([], "")
     assert len(of(report, Status.PASS)) > 100
+    if kamailio.version == DOCUMENTED:
+        wanted = documented()
+        assert of(report, Status.FAIL) == wanted["fail"]
+        assert of(report, Status.NOT_SUPPORTED) == wanted["not supported"]

@@ -881,7 +881,7 @@ AUTH = [
     Wrong("the first credentials count", deciding(_first_credentials), "auth.several-credentials"),
     Wrong(
         "one of two realms at a time",
-        picky("^Authorization.*^Proxy-Auth", 500),
+        picky("^Contact.*^Authorization.*^Proxy-Auth", 500),
         "auth.several-realms",
         only="auth.several-realms",
         options={"proxy_realm": "edge"},

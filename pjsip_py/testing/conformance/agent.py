@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from pjsip_py.message import Binding
 
@@ -83,15 +84,11 @@ class Agent:
     def channel(self) -> Channel:
         """The socket in use: a new one where the registrar has closed the last."""
         if not self._channels or self._channels[-1].closed:
-            self.connect()
-        return self._channels[-1]
-
-    def connect(self) -> Channel:
-        """Open another socket, which is in use from now on."""
-        self._channels.append(self.open())
+            self._channels.append(self.open())
         return self._channels[-1]
 
     def open(self) -> Channel:
+        """Another socket, for the caller to close."""
         note = self.exchange.append
         if self.transport == "udp":
             return UdpChannel(self.remote, self._host, note)
@@ -132,10 +129,10 @@ class Agent:
         host, port = self.channel.local
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def contact_uri(self, number: int = 1, params: str = "", host: str = "") -> str:
+    def contact_uri(self, number: int = 1, params: str = "") -> str:
         """A URI that only this check registers."""
         transport = "" if self.transport == "udp" else f";transport={self.transport}"
-        return f"{self.target.scheme}:{self.mark}-{number}@{host or self.local}{transport}{params}"
+        return f"{self.target.scheme}:{self.mark}-{number}@{self.local}{transport}{params}"
 
     def contact(self, number: int = 1, params: str = "") -> str:
         return f"<{self.contact_uri(number)}>{params}"
@@ -323,7 +320,7 @@ class Agent:
     def mine(self, reply: Reply | None = None) -> list[Binding]:
         """The bindings of this check, in a reply or as they are now."""
         found = (reply or self.fetch()).bindings
-        return [each for each in found if self.mark in each.uri]
+        return [each for each in found if self.mark in unquote(each.uri)]
 
     def abandon(self) -> None:
         """Leave no tidying up to do."""
