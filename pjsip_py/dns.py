@@ -11,7 +11,6 @@ long it takes are bounded, and no name in an answer is used for anything but the
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -24,11 +23,12 @@ try:
 except ImportError as error:
     raise ImportError("pjsip_py.dns needs dnspython: pip install 'pjsip-py[dns]'") from error
 
+from ._lazy import logger
 from ._resolve import CACHE_SECONDS, MAX_TARGETS, Query, Resolved, Target, failure, literal
 from .errors import PJ_ERESOLVE, ConfigError, ResolveError
 from .uri import check_int, check_seconds
 
-_log = logging.getLogger("pjsip_py")
+_log = logger("pjsip_py")
 
 MAX_NAPTR = 8
 MAX_SRV = 16

@@ -23,6 +23,7 @@ PjsipError
  ├─ InvalidUriError              also a ValueError
  ├─ ConfigError                  any other bad argument; also a ValueError
  │   └─ AccountsFileError        … in a file of accounts, with file, line and key
+ ├─ PcapError                    a capture file cannot be read; also a ValueError
  ├─ ClosedError                  the object, or its endpoint, is closed
  ├─ EndpointBusyError            a second open endpoint in one process
  ├─ ForkedError                  used in a child process
@@ -92,6 +93,18 @@ class AccountsFileError(ConfigError):
         where = self.path + (f":{self.line}" if self.line is not None else "")
         text = f"{where}: {self.args[0]}" if where else self.args[0]
         return "\n".join([text, *map(str, self.others)])
+
+
+class PcapError(PjsipError, ValueError):
+    """A capture file is damaged, cut short or no capture; *hint* says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self._hint = hint
+
+    @property
+    def hint(self) -> str:
+        return self._hint
 
 
 class ClosedError(PjsipError):

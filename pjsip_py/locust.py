@@ -13,7 +13,6 @@ import copy
 import csv
 import heapq
 import itertools
-import logging
 import os
 import re
 import time
@@ -38,6 +37,8 @@ from gevent.pool import Group
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+
+from pjsip_py._lazy import logger
 
 from ._operation import Operation
 from .auth import Credentials
@@ -65,7 +66,7 @@ _VARYING = re.compile(
 )
 E = TypeVar("E", bound=PjsipError)
 
-_log = logging.getLogger("pjsip_py.locust")
+_log = logger("pjsip_py.locust")
 
 
 class Identity(NamedTuple):

@@ -19,21 +19,11 @@ from types import TracebackType
 from typing import BinaryIO, Literal, NamedTuple
 
 from . import _ffi
-from .errors import PjsipError
+from .errors import PcapError
 from .events import Event, SipMessage, TransportState
 from .message import Headers, Response
 
-
-class PcapError(PjsipError, ValueError):
-    """A capture file is damaged, cut short or no capture; *hint* says what to do."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self._hint = hint
-
-    @property
-    def hint(self) -> str:
-        return self._hint
+__all__ = ["CapturedMessage", "PcapError", "PcapWriter", "captured", "read"]
 
 
 @dataclass(frozen=True)

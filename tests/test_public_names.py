@@ -57,6 +57,7 @@ NAMES = {
     "NoCredentialError",
     "NotFoundError",
     "Operation",
+    "PcapError",
     "PeerCertificate",
     "PjsipError",
     "PjsuaFieldWarning",

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from pjsip_py._lazy import logger
+
 from .request import ReceivedRequest
 
-log = logging.getLogger("pjsip_py.testing")
+log = logger("pjsip_py.testing")
 
 _FAILURES_KEPT = 10
 _LOOK_AGAIN = 0.25  # s; a socket that is lost tells nobody

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import ssl
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 from typing import Literal, cast, overload
+
+from pjsip_py._lazy import logger
 
 from .answer import Answer
 from .certificates import TestAuthority, server_context
@@ -35,7 +36,7 @@ from .service import RegistrarService
 from .sockets import require_local
 from .uas import SeenAs, UserAgentServer
 
-log = logging.getLogger("pjsip_py.testing")
+log = logger("pjsip_py.testing")
 
 _THREAD_DEADLINE = 5.0  # s
 _BEARER = {"authz_server": "https://authz.example.com", "scope": "sip"}

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
+
+from pjsip_py._lazy import logger
 
 from .answer import Answer
 from .delivery import Delivery, Outgoing, Transaction
@@ -19,7 +20,7 @@ from .script import Script
 from .server import Flow
 from .service import RegistrarService, warning
 
-log = logging.getLogger("pjsip_py.testing")
+log = logger("pjsip_py.testing")
 
 _TRANSACTIONS_KEPT = 10_000
 _TRANSACTION_LIFETIME = 32.0  # s; timer J of RFC 3261 §17.2.2

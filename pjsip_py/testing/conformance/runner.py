@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pjsip_py._lazy import logger
 from pjsip_py.errors import ConfigError
 
 from .agent import Agent, Site, for_check
@@ -25,7 +25,7 @@ from .check import (
 from .client import Address, Reply
 from .target import Target, local_host
 
-log = logging.getLogger("pjsip_py.testing.conformance")
+log = logger("pjsip_py.testing.conformance")
 
 #: How often a check is tried in which messages were lost.
 ATTEMPTS = 3
