@@ -22,7 +22,7 @@ AOR = "sip:alice@example.com"
 PASSWORD = "correct-horse"
 ALICE = pjsip.Credentials("alice", PASSWORD)
 DEADLINE = 5.0  # s, for anything that is expected to happen
-SILENT = 0.1  # s, a request's timeout at a registrar that does not answer
+SILENT = 0.3  # s, a request's timeout at a registrar that does not answer
 
 
 class PolicyClock(EngineClock):

@@ -16,10 +16,12 @@ class Tshark:
         self._program = find_program("tshark", INSTALL)
 
     def fields(self, path: Path, *names: str, only: str = "") -> list[list[str]]:
-        """The fields of each packet that the display filter *only* lets through."""
+        """The fields of each packet that the display filter *only* lets through; a flag is 1 or 0,
+        as it was before Wireshark 4.4 said True and False."""
         wanted = [word for name in names for word in ("-e", name)]
         lines = self.run(path, *(["-Y", only] if only else []), "-T", "fields", *wanted)
-        return [line.split("\t") for line in lines.splitlines()]
+        flags = {"True": "1", "False": "0"}
+        return [[flags.get(one, one) for one in line.split("\t")] for line in lines.splitlines()]
 
     def faults(self, path: Path) -> str:
         """What Wireshark calls malformed, wrong or worth a warning, checksums included."""
