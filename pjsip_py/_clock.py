@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 
 from ._engine import Engine
 from ._typing import Any, Protocol
@@ -31,6 +32,9 @@ class Clock(Protocol):
 
     def wall(self) -> float:
         """As time.time()."""
+
+    def ports(self) -> Iterator[int]:
+        """Ports to try for who asks for any, without end; 0: the system's choice."""
 
     def uniform(self, least: float, most: float) -> float:
         """As random.uniform()."""
@@ -60,6 +64,9 @@ class EngineClock:
 
     def wall(self) -> float:
         return time.time()
+
+    def ports(self) -> Iterator[int]:
+        return repeat(0)
 
     def uniform(self, least: float, most: float) -> float:
         import random  # the package's import need not wait for it

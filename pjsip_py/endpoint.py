@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import sys
 import threading
 import time
@@ -30,7 +31,14 @@ from ._typing import TYPE_CHECKING, Any, TypeVar, overload
 from .account import Account
 from .account_config import AccountConfig, make_config
 from .auth import Proof, Source
-from .errors import ClosedError, ConfigError, EndpointBusyError, ForkedError, PjsipError
+from .errors import (
+    ClosedError,
+    ConfigError,
+    EndpointBusyError,
+    ForkedError,
+    PjsipError,
+    TransportError,
+)
 from .events import (
     CallbackFailed,
     Event,
@@ -549,14 +557,16 @@ class Endpoint:
     ) -> Transport:
         if name == "tls" and tls is None:
             tls = TlsConfig()
-        listening = _ffi.listen(
-            name,
-            address,
-            number,
-            ipv6,
-            tls._c_fields() if tls else None,
-            f"listen {name} {address} port {number}",
-        )
+        fields = tls._c_fields() if tls else None
+        for port in self._clock.ports() if number == 0 else (number,):
+            try:
+                listening = _ffi.listen(
+                    name, address, port, ipv6, fields, f"listen {name} {address} port {number}"
+                )
+                break
+            except TransportError as error:
+                if port in (0, number) or error.errno != errno.EADDRINUSE:
+                    raise
         if tls is not None:
             self._warn_about(tls)
         transport = Transport(self, name, tls, listening)

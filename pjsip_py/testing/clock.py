@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +212,14 @@ class VirtualClock:
             conductor.join(1.0)
         if self._conductor_thread != threading.get_ident() and self._conducting.acquire(timeout=1):
             self._conducting.release()  # nobody is at the engine any more
+
+    def ports(self) -> Iterator[int]:
+        """Ports for who asks for any: with a seed the same in each run, if nobody else has them."""
+        if self.seed is not None:
+            numbers = self.random("port")
+            for _ in range(20):
+                yield numbers.randrange(20000, 32000)  # below those that Linux gives away itself
+        yield from repeat(0)
 
     def uniform(self, least: float, most: float) -> float:
         return self._random.uniform(least, most)

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
@@ -275,7 +276,8 @@ class Registrar(Scripted):
         """
         if self._server is not None:
             raise RegistrarError("the registrar runs already")
-        sockets = bind_all(self._protocols, self._host, self._ports)
+        free = repeat(0) if self._virtual is None else self._virtual.ports()
+        sockets = bind_all(self._protocols, self._host, self._ports, free)
         self._ports = {protocol: s.getsockname()[1] for protocol, s in sockets.items()}
         with self._lock:
             self._uas.restart()

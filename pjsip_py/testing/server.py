@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from .clock import VirtualClock
@@ -94,28 +94,30 @@ def bind(protocol: str, host: str, port: int) -> socket.socket:
 
 
 def bind_all(
-    protocols: tuple[str, ...], host: str, ports: dict[str, int]
+    protocols: tuple[str, ...], host: str, ports: dict[str, int], free: Iterator[int]
 ) -> dict[str, socket.socket]:
-    """Open one socket for each protocol.
+    """Open one socket for each protocol; who asks for no port gets the next of *free*.
 
     UDP and TCP share a free port number when neither asks for one: a client that finds its
     request too long for UDP goes to TCP on the same port (RFC 3261 §18.1.1).
     """
     shared = {"udp", "tcp"} <= set(protocols) and not (ports.get("udp") or ports.get("tcp"))
+    fixed = all(ports.get(protocol) for protocol in protocols)
     for attempt in range(_PORT_TRIES):
         sockets: dict[str, socket.socket] = {}
         try:
             for protocol in protocols:
-                port = ports.get(protocol, 0)
-                if shared and protocol in ("udp", "tcp"):
-                    other = sockets.get("tcp" if protocol == "udp" else "udp")
-                    port = other.getsockname()[1] if other else 0
+                other = sockets.get({"udp": "tcp", "tcp": "udp"}.get(protocol, ""))
+                if shared and other is not None:
+                    port = other.getsockname()[1]
+                else:
+                    port = ports.get(protocol) or next(free)
                 sockets[protocol] = bind(protocol, host, port)
             return sockets
         except OSError:
             for sock in sockets.values():
                 sock.close()
-            if not shared or attempt == _PORT_TRIES - 1:
+            if fixed or attempt == _PORT_TRIES - 1:
                 raise
     raise AssertionError("not reached")
 
