@@ -68,10 +68,15 @@ void pjpy_assert_failed(const char *expression, const char *file, int line);
 #define PJSIP_TPMGR_HTABLE_SIZE 1023
 
 /* Bursts of registrations: a large receive buffer (the kernel cuts it to net.core.rmem_max without
- * an error) and a longer queue of connections (upstream: 5). */
+ * an error) and a longer queue of connections (upstream: 5; for TLS, PJSIP's own name for it is read by
+ * nobody, and pjlib's counts). */
 #define PJSIP_UDP_SO_RCVBUF_SIZE (4 * 1024 * 1024)
 #define PJSIP_TCP_TRANSPORT_BACKLOG 128
-#define PJSIP_TLS_TRANSPORT_BACKLOG 128
+#define PJ_SOMAXCONN 128
+
+/* Seconds that a connection which somebody made to us may take to send a first SIP message (upstream:
+ * no limit, so that silent ones stay for ever); idle later on, it lives for upstream's 600 s. */
+#define PJSIP_TRANSPORT_SERVER_IDLE_TIME_FIRST 32
 
 /* Addresses of one host name that are tried (upstream: 32 with IPv6).  Each message in flight
  * carries the whole list. */

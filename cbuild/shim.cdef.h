@@ -44,7 +44,8 @@ enum pjpy_event_flag {
     PJPY_F_CANCELLED = 16,
     PJPY_F_DOWNGRADE = 32,      /* the challenge was below min_algorithm */
     PJPY_F_OUTGOING = 64,       /* trace: sent by us */
-    PJPY_F_HANDSHAKE = 128      /* its TLS connection never got through */
+    PJPY_F_HANDSHAKE = 128,     /* its TLS connection never got through */
+    PJPY_F_INCOMING = 256       /* a connection that the other end made */
 };
 
 /*

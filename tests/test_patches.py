@@ -40,6 +40,8 @@ WHOLE |= {"challenges-of-any-scheme", "proxy-and-registrar-of-one-realm"}
 WHOLE |= {"quoted-pairs-in-digests"}
 # tests/test_tls.py has these.
 WHOLE |= {"tls-context-of-the-listener", "tls-reuse-is-outgoing"}
+# tests/test_strays.py
+WHOLE |= {"incoming-handshakes-bounded"}
 # Read out of the memory of a process: tests/test_secret_memory.py.
 WHOLE |= {"ha1-leaves-no-copy"}
 # Seen in the figures only: benchmarks/run.py --only instructions --only memory.

@@ -113,6 +113,7 @@ void queue_close(void);
    that a later one can stand for it when Python does not keep up. */
 void queue_push(pjpy_event *event, const event_text text[4],
                 struct client *owner);
+void queue_drop_log(void); /* one that is not even pushed */
 void queue_hold(int on); /* what this thread pushes until queue_flush() */
 void queue_flush(void);
 void queue_forget(struct client *owner);
@@ -128,6 +129,7 @@ typedef struct engine {
     pjsip_module watch;         /* next to the wire: trace, REGISTER watch */
     pjsip_module answer;        /* requests that nobody else took */
     int lost;                   /* a connection ended in this turn */
+    unsigned incoming;          /* connections that others made */
     int trace, started;         /* which events are wanted */
     int tokens;                 /* some client has a Bearer token in use */
     uint64_t late_events, retransmissions;
@@ -270,6 +272,8 @@ typedef struct connection {
     uint32_t verify_status; /* … in bits of TLS */
     int secure, established, lost; /* secure: TLS has begun */
     int pinged; /* a keep-alive of ours has no answer yet */
+    int incoming, refused;
+    unsigned answers_unsent; /* to requests that nobody took */
 } connection;
 
 typedef struct query {
@@ -296,6 +300,13 @@ void query_fail(query *q, pj_status_t status);
 void transport_free_all(void);
 void transport_let_go(void); /* of connections that have ended */
 int transport_protocol(const pjsip_transport *tp);
+void transport_heard(pjsip_transport *tp); /* a message came */
+
+/* ------------------------------------------- requests that nobody took */
+
+/* worker */
+void answer_open(void);
+pj_bool_t answer_request(pjsip_rx_data *rdata);
 
 /* ------------------------------------------------------------- timers */
 

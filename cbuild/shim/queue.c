@@ -47,10 +47,13 @@ static void condition_init(void)
     condition_open(&queue.arrived);
 }
 
-/* The start of a refresh is one too: its outcome follows, and is not. */
+/* The start of a refresh is one too: its outcome follows, and is not.  So is
+   what becomes of connections that others make, as many as they like. */
 static int is_droppable(const pjpy_event *event)
 {
-    return event->kind == PJPY_EV_MESSAGE || event->kind == PJPY_EV_LOG ||
+    return (event->kind == PJPY_EV_TRANSPORT &&
+            event->flags & PJPY_F_INCOMING) ||
+           event->kind == PJPY_EV_MESSAGE || event->kind == PJPY_EV_LOG ||
            (event->kind == PJPY_EV_REG_STARTED &&
             event->flags & PJPY_F_RENEWAL);
 }
@@ -271,6 +274,13 @@ void queue_push(pjpy_event *event, const event_text text[4], client *owner)
     return;
 drop:
     queue.dropped[event->kind == PJPY_EV_LOG]++;
+    pthread_mutex_unlock(&queue.lock);
+}
+
+void queue_drop_log(void)
+{
+    pthread_mutex_lock(&queue.lock);
+    queue.dropped[1]++;
     pthread_mutex_unlock(&queue.lock);
 }
 

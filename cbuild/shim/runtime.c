@@ -14,8 +14,10 @@
 #include <sys/random.h>
 #endif
 
+#include "hash.h"
 #include "internal.h"
 #include "pjpy_build.h"
+#include "tls.h"
 
 /* ------------------------------------------------------------ entropy */
 
@@ -27,13 +29,6 @@ static struct {
     size_t left;
     unsigned char bytes[1024];
 } entropy;
-
-void entropy_open(int seeded, uint64_t seed)
-{
-    memset(&entropy, 0, sizeof entropy);
-    entropy.seeded = seeded;
-    entropy.state = seed;
-}
 
 /* SplitMix64: a full-period step and a mix of its bits. */
 static uint64_t seeded_next(void)
@@ -63,6 +58,18 @@ static void kernel_random(unsigned char *out, size_t size)
 #else
     arc4random_buf(out, size);
 #endif
+}
+
+void entropy_open(int seeded, uint64_t seed)
+{
+    uint64_t key[2] = { seed, ~seed };
+
+    memset(&entropy, 0, sizeof entropy);
+    entropy.seeded = seeded;
+    entropy.state = seed;
+    if (!seeded)
+        kernel_random((unsigned char *)key, sizeof key);
+    hash_key(key);
 }
 
 static void entropy_take(void *out, size_t size)
@@ -209,6 +216,7 @@ static void build_info_write(void)
              "compiler=%s\nlimit.url=%d\nlimit.packet=%d\n"
              "limit.contacts=%d\nlimit.contact=%d\n"
              "limit.resolved_addresses=%d\nlimit.sockets=%d\n"
+             "limit.incoming=%d\n"
              "patches=%s",
              PJPY_VERSION, PJPY_SOURCE, PJPY_PJPROJECT_VERSION,
              PJPY_PJPROJECT_SHA, PJPY_WITH_TLS ? OPENSSL_TEXT : "none",
@@ -216,7 +224,7 @@ static void build_info_write(void)
              __VERSION__, PJSIP_MAX_URL_SIZE, PJSIP_MAX_PKT_LEN,
              PJSIP_REGC_MAX_CONTACT, PJSIP_REGC_CONTACT_BUF_SIZE,
              PJSIP_MAX_RESOLVED_ADDRESSES, PJ_IOQUEUE_MAX_HANDLES,
-             PJPY_PATCHES);
+             PJPY_MAX_INCOMING, PJPY_PATCHES);
 }
 
 /* "name=value" lines; the patches come last, a line each. */

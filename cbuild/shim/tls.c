@@ -1133,6 +1133,23 @@ uint32_t tls_context_count(void)
     return __atomic_load_n(&contexts, __ATOMIC_RELAXED);
 }
 
+/* ----------------------------------------------------- accepted sockets */
+
+static unsigned accepted;
+
+int pjpy_tls_enter(void)
+{
+    if (accepted >= PJPY_MAX_INCOMING)
+        return 0;
+    accepted++;
+    return 1;
+}
+
+void pjpy_tls_leave(void)
+{
+    accepted--;
+}
+
 /* --------------------------------------------------------------- boxes */
 
 struct tls_box {

@@ -14,11 +14,21 @@
 struct ssl_ctx_st;
 struct ssl_st;
 
+/* Connections that others make to our TCP and TLS listeners, and those among
+   them that are still shaking hands over TLS: as many of each.  One more is
+   closed at once.  A registration needs none, a registrar that calls back a
+   few. */
+#define PJPY_MAX_INCOMING 256
+
 /* Holds the context for connections to come.  Its users count: a listener of
    ours, PJSIP's listener, each of PJSIP's sockets.  Worker only. */
 typedef struct tls_box tls_box;
 
-/* For PJSIP.  timeout: set to that of the handshake. */
+/* For PJSIP.  Whether one more accepted socket may be; each that was let in
+   ends once. */
+int pjpy_tls_enter(void);
+void pjpy_tls_leave(void);
+/* timeout: set to that of the handshake. */
 void pjpy_tls_hold(void *box, pj_time_val *timeout);
 void pjpy_tls_release(void *box);
 /* Referenced for the caller. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * The module next to the wire: trace records, the watch over outgoing
- * REGISTERs, PJSIP's log, and the answer to requests that nobody took.
+ * REGISTERs, and PJSIP's log.
  * Secrets are blotted out in the copy, before it leaves C.
  */
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "internal.h"
 
@@ -164,12 +165,42 @@ size_t pjpy_redact(char *message, size_t length)
 
 /* ---------------------------------------------------------------- log */
 
+/* Records of what is not to be missed (1 errors, 2 warnings, 3 news), many of
+   which a stranger's packet can cause: a full log serves nobody. */
+#define LOG_RATE  100 /* a second */
+#define LOG_BURST 1000
+
+static int log_is_full(int level)
+{
+    static struct timespec last;
+    static double left = LOG_BURST;
+    struct timespec now;
+
+    if (level > 3) /* asked for by who debugs */
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* never the virtual one */
+    left += ((double)(now.tv_sec - last.tv_sec) +
+             1e-9 * (double)(now.tv_nsec - last.tv_nsec)) *
+            LOG_RATE;
+    last = now;
+    if (left > LOG_BURST)
+        left = LOG_BURST;
+    if (left < 1)
+        return 1;
+    left -= 1;
+    return 0;
+}
+
 void trace_log(int level, const char *text, int length)
 {
     char copy[PJ_LOG_MAX_SIZE];
     pjpy_event event = { .kind = PJPY_EV_LOG };
     event_text strings[4] = { { copy, 0 } };
 
+    if (log_is_full(level)) {
+        queue_drop_log();
+        return;
+    }
     while (length > 0 && in("\r\n", text[length - 1]))
         length--;
     if (length > (int)sizeof copy)
@@ -213,6 +244,7 @@ static int tracing(void)
 static pj_bool_t on_rx(pjsip_rx_data *rdata)
 {
     pjpy.received++;
+    transport_heard(rdata->tp_info.transport);
     if (tracing())
         push_message(0, rdata->tp_info.transport, rdata->msg_info.msg_buf,
                      (size_t)rdata->msg_info.len, rdata->pkt_info.src_name,
@@ -237,36 +269,6 @@ static pj_status_t on_tx(pjsip_tx_data *tdata)
     return PJ_SUCCESS;
 }
 
-/* ------------------------------------------- requests that nobody took */
-
-/* RFC 3261: 11.2 OPTIONS is answered; 12.2.2 inside a dialog we do not know,
-   and 9.2 a CANCEL of nothing, 481; 8.2.1 anything else 405 with Allow.
-   ACK never gets an answer. */
-static pj_bool_t on_unhandled_request(pjsip_rx_data *rdata)
-{
-    pjsip_msg *msg = rdata->msg_info.msg;
-    pjsip_method *method = &msg->line.req.method;
-    pjsip_hdr headers;
-    pjsip_allow_hdr *allow;
-    int code = PJSIP_SC_METHOD_NOT_ALLOWED;
-
-    if (method->id == PJSIP_ACK_METHOD)
-        return PJ_TRUE;
-    if (method->id == PJSIP_OPTIONS_METHOD)
-        code = PJSIP_SC_OK;
-    else if (method->id == PJSIP_CANCEL_METHOD || rdata->msg_info.to->tag.slen)
-        code = PJSIP_SC_CALL_TSX_DOES_NOT_EXIST;
-    pj_list_init(&headers);
-    if (code != PJSIP_SC_CALL_TSX_DOES_NOT_EXIST) {
-        allow = pjsip_allow_hdr_create(rdata->tp_info.pool);
-        allow->values[allow->count++] = pj_str("OPTIONS");
-        pj_list_push_back(&headers, allow);
-    }
-    pjsip_endpt_respond_stateless(pjpy.endpoint, rdata, code, NULL, &headers,
-                                  NULL);
-    return PJ_TRUE;
-}
-
 static void name_module(pjsip_module *module, char *name, int priority)
 {
     pj_bzero(module, sizeof *module);
@@ -274,6 +276,8 @@ static void name_module(pjsip_module *module, char *name, int priority)
     module->id = -1;
     module->priority = priority;
 }
+
+/* ------------------------------------------------------------- modules */
 
 /* Before traffic: PJSIP sleeps when a module comes later. */
 pj_status_t trace_open(void)
@@ -289,9 +293,10 @@ pj_status_t trace_open(void)
     status = pjsip_endpt_register_module(pjpy.endpoint, &pjpy.watch);
     if (status != PJ_SUCCESS)
         return status;
+    answer_open();
     name_module(&pjpy.answer, "mod-pjsip-py-answer",
                 PJSIP_MOD_PRIORITY_APPLICATION + 64);
-    pjpy.answer.on_rx_request = on_unhandled_request;
+    pjpy.answer.on_rx_request = answer_request;
     pjpy.answer.on_tx_request = auth_on_tx; /* before it is printed */
     return pjsip_endpt_register_module(pjpy.endpoint, &pjpy.answer);
 }

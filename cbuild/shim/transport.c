@@ -319,6 +319,9 @@ connection *connection_for(pjsip_transport *tp)
     }
     if (c) {
         c->tp = tp;
+        c->incoming = tp->dir == PJSIP_TP_DIR_INCOMING;
+        pjpy.incoming += (unsigned)c->incoming;
+        c->refused = c->incoming && pjpy.incoming > PJPY_MAX_INCOMING;
         c->secure = (tp->flag & PJSIP_TRANSPORT_SECURE) != 0;
         connection_ids = connection_ids == INT32_MAX ? 1 : connection_ids + 1;
         c->id = connection_ids;
@@ -378,7 +381,10 @@ static void push_state(int state, pjsip_transport *tp, connection *c,
     event_text text[4] = { { 0 } };
     pjpy_event event = {
         .kind = PJPY_EV_TRANSPORT,
-        .flags = c && c->secure && !c->established ? PJPY_F_HANDSHAKE : 0,
+        .flags = (uint16_t)((c && c->secure && !c->established
+                                 ? PJPY_F_HANDSHAKE
+                                 : 0) |
+                            (c && c->incoming ? PJPY_F_INCOMING : 0)),
         .status = status,
         .value = { transport_protocol(tp), state, c ? c->id : 0, 0,
                    c ? (int32_t)c->verify_status : 0 },
@@ -437,14 +443,29 @@ static void on_transport_state(pjsip_transport *tp, pjsip_transport_state state,
         c->status = status;
     if (c && status == PJ_ECANCELLED)
         status = c->status;
-    push_state(states[state], tp, c, status, tls, tls_length);
+    if (!c || !c->refused)
+        push_state(states[state], tp, c, status, tls, tls_length);
     free(tls);
     if (next_state_cb)
         next_state_cb(tp, state, info);
+    if (c && c->refused && state == PJSIP_TP_STATE_CONNECTED)
+        pjsip_transport_shutdown2(tp, PJ_TRUE);
     if (state == PJSIP_TP_STATE_DESTROY &&
         (c = map_remove(&pjpy.connections, (uint64_t)(uintptr_t)tp))) {
+        pjpy.incoming -= (unsigned)c->incoming;
         c->next = ended;
         ended = c;
+    }
+}
+
+/* PJSIP ends an incoming connection that is idle once an answer was sent over
+   it: so that it may be one that never asks for an answer, it counts from any
+   message on. */
+void transport_heard(pjsip_transport *tp)
+{
+    if (tp->dir == PJSIP_TP_DIR_INCOMING) {
+        pjsip_transport_add_ref(tp);
+        pjsip_transport_dec_ref(tp);
     }
 }
 
@@ -732,6 +753,7 @@ void transport_free_all(void)
     pjsip_tpmgr_set_state_cb(pjsip_endpt_get_tpmgr(pjpy.endpoint),
                              next_state_cb);
     map_each(&pjpy.connections, connection_free);
+    pjpy.incoming = 0;
     transport_forget_ended();
     map_each(&pjpy.queries, free_query);
     map_clear(&pjpy.queries);

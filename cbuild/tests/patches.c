@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <pjsip.h>
+#include <shim/hash.h>
 #include <unistd.h>
 
 static pj_caching_pool pools;
@@ -291,6 +292,59 @@ static void send_request(void)
     CHECK(pjsip_tsx_layer_get_tsx_count() == 0);
 }
 
+/* ------------------------------------------------------ hash-tables-keyed */
+
+/* 2^10 texts of one length that are all the same to pj_hash_calc():
+   33 * 'b' + 'A' is 33 * 'a' + 'b'. */
+static void collide(char *text, unsigned i)
+{
+    for (int bit = 0; bit < 10; bit++)
+        memcpy(text + 2 * bit, i >> bit & 1 ? "bA" : "ab", 2);
+}
+
+static int smaller(const void *a, const void *b)
+{
+    pj_uint32_t x = *(const pj_uint32_t *)a, y = *(const pj_uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void hashes(void)
+{
+    static const uint64_t key[2] = { 0x0706050403020100u, 0x0f0e0d0c0b0a0908u };
+    static char texts[1024][20];
+    static pj_uint32_t values[1024];
+    pj_hash_table_t *table = pj_hash_create(pool, 1023);
+    unsigned char message[15];
+    unsigned distinct = 1;
+
+    /* the example of the paper, appendix A */
+    for (int i = 0; i < 15; i++)
+        message[i] = (unsigned char)i;
+    CHECK(siphash(key, message, 15, 0) == 0xa129ca6149be45e5u);
+    CHECK(siphash(key, "Branch.OF.a.Via", 15, 1) ==
+          siphash(key, "branch.of.a.via", 15, 0));
+
+    hash_key(key);
+    for (unsigned i = 0; i < 1024; i++) {
+        collide(texts[i], i);
+        CHECK(pj_hash_calc(0, texts[i], 20) == pj_hash_calc(0, texts[0], 20));
+        /* what the caller brings along decides no bucket */
+        pj_hash_set(pool, table, texts[i], 20, pj_hash_calc(0, texts[i], 20),
+                    texts[i]);
+    }
+    for (unsigned i = 0; i < 1024; i++) {
+        CHECK(pj_hash_get(table, texts[i], 20, &values[i]) == texts[i]);
+        CHECK(pj_hash_get(table, texts[i], 20, NULL) == texts[i]);
+    }
+    qsort(values, 1024, sizeof *values, smaller);
+    for (unsigned i = 1; i < 1024; i++)
+        distinct += values[i] != values[i - 1];
+    CHECK(distinct > 1000);
+    for (unsigned i = 0; i < 1024; i++)
+        pj_hash_set(NULL, table, texts[i], 20, 0, NULL);
+    CHECK(pj_hash_count(table) == 0);
+}
+
 /* --------------------------------------------- completed-request-is-freed */
 
 static pjsip_transaction *waiting;
@@ -358,6 +412,7 @@ int main(int argc, char **argv)
         { "multipart-printer-bounds", multipart_printer },
         { "names-are-not-formats", names },
         { "epoll-add-failure", epoll_add_failure },
+        { "hash-tables-keyed", hashes },
         { "completed-request-is-freed", completed },
     };
     for (size_t i = 0; argc == 2 && i < PJ_ARRAY_SIZE(cases); i++) {
