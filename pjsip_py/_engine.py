@@ -203,9 +203,8 @@ class Engine:
             else:
                 receiver._receive(record)
         elif record.kind == _ffi.EV_LOG:
-            text = _ffi.text_of(record.text[0]).strip()
             with suppress(Exception):  # a logging filter of the program's is not our end
-                _log.log(_LEVELS.get(record.value[0], 10), "%s", text)
+                _log.log(_LEVELS.get(record.value[0], 10), "%s", _ffi.log_of(record.text[0]))
         elif record.kind == _ffi.EV_TIMER:
             self._run_call(record)
         else:

@@ -164,6 +164,26 @@ def text_of(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
+# A line that somebody else wrote must neither look like several nor steer a terminal.
+_CONTROLS = {
+    **{i: f"\\x{i:02x}" for i in (*range(0x20), *range(0x7F, 0xA0))},
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def line_of(raw: bytes) -> str:
+    """As :func:`text_of`, on one line: control characters are shown as escapes."""
+    text = text_of(raw)
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+def log_of(raw: bytes) -> str:
+    """What PJSIP logged, which may quote a packet: its further lines begin with a bar."""
+    lines = raw.replace(b"\r\n", b"\n").strip().split(b"\n")
+    return "\n  | ".join(line_of(line) for line in lines)
+
+
 @lru_cache(maxsize=64)
 def shared(raw: bytes) -> bytes:
     """One object for what thousands of records say: a reason, a registrar's address."""

@@ -165,7 +165,7 @@ def _response(_: RegState, record: Record) -> Response | None:
 
 
 def _reason(event: RegState, record: Record) -> str:
-    reason = _ffi.text_of(record.text[0])
+    reason = _ffi.line_of(record.text[0])
     if record.code == 502 and not record.length1:
         reason = event.client._unresolved or reason
     return getattr(event.error, "reason", reason) if event.error else reason
@@ -299,7 +299,7 @@ def result_of_success(last: Success) -> RegistrationResult:
     code, expires, reason, raw, source, algorithms = last
     return RegistrationResult(
         code=code,
-        reason=_ffi.text_of(reason),
+        reason=_ffi.line_of(reason),
         expires=expires,
         response=Response(raw, _ffi.text_of(source)),
         algorithm=_ffi.ALGORITHMS[algorithms & 15],

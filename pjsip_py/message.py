@@ -30,6 +30,7 @@ _COMPACT = {
 }
 _NUMBER = pattern(r"\s*([0-9]+)(?![\w.])")
 _FOLD = pattern(r"\r?\n[ \t]+")
+_LINE_END = pattern(r"\r\n|\r|\n")
 _UNQUOTED = pattern(r"\\(.)")
 
 
@@ -182,7 +183,7 @@ class Response:
             text = head.decode()
         except UnicodeDecodeError:
             text = head.decode("latin-1")
-        lines = _FOLD.sub(" ", text).splitlines()
+        lines = _LINE_END.split(_FOLD.sub(" ", text))
         fields = []
         for line in lines[1:]:
             name, colon, value = line.partition(":")

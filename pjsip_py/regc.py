@@ -700,7 +700,7 @@ class RegistrationClient:
             if self._flow is None or not _granted_nothing(record):
                 return None
         reason, raw, source, _ = record.text
-        text = _ffi.text_of(reason)
+        text = _ffi.line_of(reason)
         response = Response(raw, _ffi.text_of(source)) if has_response else None
         if record.code == 502 and response is None:
             text = self._unresolved or text

@@ -290,7 +290,7 @@ def parse_info(raw: bytes) -> TlsInfo | None:
     """From what C knows of a connection; None when that is nothing."""
     if not raw:
         return None
-    from ._ffi import text_of
+    from ._ffi import line_of
 
     head, _, der = raw.partition(b"\0")
     names: list[str] = []
@@ -298,9 +298,9 @@ def parse_info(raw: bytes) -> TlsInfo | None:
     for line in head.split(b"\n"):
         name, _, value = line.partition(b"=")
         if name == b"san":
-            names.append(text_of(value))
+            names.append(line_of(value))
         else:
-            facts[name.decode()] = text_of(value)
+            facts[name.decode()] = line_of(value)
     peer = PeerCertificate(
         subject=facts.get("subject", ""),
         issuer=facts.get("issuer", ""),
