@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """setuptools packages, Meson builds: one extension module, pjsip_py._pjsip, from cbuild/.
 
+A wheel has its bill of materials in it, .dist-info/sboms/pjsip-py.cdx.json (cbuild/sbom.py).
+
 Read from the environment:
 
 PJSIP_PY_PJPROJECT          link an installed pjproject: its prefix, or "system" (pkg-config)
@@ -22,14 +24,18 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "vendor"))
+sys.path[:0] = [str(ROOT / "vendor"), str(ROOT / "cbuild")]
 import fetch  # noqa: E402
+import sbom  # noqa: E402
+import stage  # noqa: E402
 
 
 def stop(message: str) -> SystemExit:
@@ -99,6 +105,8 @@ def explain(output: str) -> str:
 class MesonBuild(build_ext):
     """`build_ext` by Meson, in a build folder of its own for each set of options."""
 
+    folder: Path | None = None
+
     def build_extension(self, ext: Extension) -> None:
         check_tools()
         arguments = options()
@@ -125,6 +133,7 @@ class MesonBuild(build_ext):
         stamp.write_text(here)
         jobs = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, 8)
         self.meson("compile", "-C", str(folder), "-j", str(jobs))
+        self.folder = folder
         (ROOT / "build" / "current").write_text(folder.name)  # for the tests of the C
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +165,35 @@ class MesonBuild(build_ext):
             print(done.stdout)
 
 
+class Wheel(bdist_wheel):
+    """`bdist_wheel` with a bill of materials of the C that was compiled for it (PEP 770)."""
+
+    def write_wheelfile(self, wheelfile_base: str, *arguments: Any, **keywords: Any) -> None:
+        """The last that is written to dist-info before it is packed, and with it the bill."""
+        super().write_wheelfile(wheelfile_base, *arguments, **keywords)
+        folder = getattr(self.get_finalized_command("build_ext"), "folder", None)
+        if folder is None:  # nothing was compiled
+            return
+        linked = sbom.dependencies(folder)
+        pin = fetch.Pin()
+        if os.environ.get("PJSIP_PY_PJPROJECT"):
+            components = [sbom.pjproject(linked["libpjproject"][0], None)]
+        else:
+            patches = stage.read_patches(ROOT / "vendor" / "patches.toml")
+            bundled = {"sha256": pin.content_sha256, "urls": pin.urls, "patches": patches}
+            components = [sbom.pjproject(pin.version, bundled)]
+        if "openssl" in linked:
+            components.append(sbom.openssl(*linked["openssl"]))
+        metadata = self.distribution.metadata
+        licence: str = metadata.license_expression  # type: ignore[attr-defined]
+        target = Path(wheelfile_base, "sboms", "pjsip-py.cdx.json")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(
+            sbom.document("pjsip-py", metadata.version or "", licence, components),
+            encoding="utf-8",
+        )
+
+
 class SourceArchive(sdist):
     """`sdist` with the pinned pjproject tree in it, so that a build from it needs no network."""
 
@@ -169,6 +207,6 @@ class SourceArchive(sdist):
 
 setup(
     ext_modules=[Extension("pjsip_py._pjsip", sources=[], py_limited_api=True)],
-    cmdclass={"build_ext": MesonBuild, "sdist": SourceArchive},
+    cmdclass={"build_ext": MesonBuild, "bdist_wheel": Wheel, "sdist": SourceArchive},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

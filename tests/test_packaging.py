@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import subprocess
@@ -135,8 +136,6 @@ INFO = "import json, pjsip_py; print(json.dumps(dict(pjsip_py.build_info()), def
 
 def build_info(wheel: Path, folder: Path) -> dict[str, object]:
     """What the wheel says of itself, in a fresh interpreter that sees no checkout."""
-    import json
-
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     done = run(
@@ -155,28 +154,48 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
 
 
 def test_a_build_without_tls_says_so(unpacked: Path, tmp_path: Path) -> None:
-    info = build_info(wheel_of(unpacked, tmp_path, PJSIP_PY_TLS="off"), tmp_path / "unpacked")
+    wheel = wheel_of(unpacked, tmp_path, PJSIP_PY_TLS="off")
+    with zipfile.ZipFile(wheel) as archive:
+        components = json.loads(archive.read(SBOM))["components"]
+    assert [each["name"] for each in components] == ["pjproject"]
+    info = build_info(wheel, tmp_path / "unpacked")
     assert "OpenSSL" not in str(info["tls"])
     assert info["algorithms"] == "MD5"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF: Linux only")
-def test_the_module_is_hardened_and_hides_its_symbols(wheel: Path, tmp_path: Path) -> None:
+SBOM = f"pjsip_py-{VERSION}.dist-info/sboms/pjsip-py.cdx.json"
+
+
+def test_the_wheel_has_a_bill_of_materials(wheel: Path) -> None:
+    """PEP 770; the schema is CycloneDX's own."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     with zipfile.ZipFile(wheel) as archive:
-        module = archive.extract("pjsip_py/_pjsip.abi3.so", tmp_path)
-    defined = run("nm", "-D", "--defined-only", module).stdout.split()[2::3]
-    assert defined == ["PyInit__pjsip"]
-    dynamic = run("readelf", "-dW", module).stdout
-    assert "BIND_NOW" in dynamic
-    assert "RPATH" not in dynamic
-    assert "RUNPATH" not in dynamic
-    headers = run("readelf", "-lW", module).stdout
-    assert "GNU_RELRO" in headers
-    stack = next(line for line in headers.splitlines() if "GNU_STACK" in line)
-    assert "RWE" not in stack
-    undefined = run("nm", "-D", "--undefined-only", module).stdout
-    assert "__stack_chk_fail" in undefined
-    assert not re.search(r"\bU (pj|pjpy_|pjsip_)", undefined)
+        text = archive.read(SBOM).decode()
+        assert SBOM in archive.read(f"pjsip_py-{VERSION}.dist-info/RECORD").decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bom = json.loads(text)
+    assert bom["metadata"]["component"]["purl"] == f"pkg:pypi/pjsip-py@{VERSION}"
+    assert bom["metadata"]["component"]["licenses"] == [{"expression": "GPL-3.0-or-later"}]
+    pjproject, openssl = bom["components"]
+
+    info = pjsip.build_info()
+    assert pjproject["purl"] == f"pkg:github/pjsip/pjproject@{info['pjproject_version']}"
+    assert pjproject["licenses"] == [{"license": {"id": "GPL-2.0-or-later"}}]
+    assert pjproject["hashes"] == [{"alg": "SHA-256", "content": info["pjproject_sha256"]}]
+    patches = {each["resolves"][0]["id"]: each for each in pjproject["pedigree"]["patches"]}
+    assert list(patches) == list(info["patches"])
+    backport = patches["send-request-keeps-transaction"]
+    assert backport["type"] == "backport"
+    assert backport["resolves"][0]["references"][0].endswith("/commit/2da6cf3e3")
+    assert patches["auth-nc-hex"]["type"] == "unofficial"
+
+    built = re.search(r"OpenSSL (\S+)", str(info["tls"]))
+    assert built
+    assert openssl["name"] == "openssl"
+    assert openssl["version"].split(".")[0] == built[1].split(".")[0]
+    assert {"name": "pjsip-py:linkage", "value": "dynamic"} in openssl["properties"]
 
 
 @pytest.mark.parametrize(
