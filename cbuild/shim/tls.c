@@ -923,9 +923,11 @@ static int is_cipher(SSL_CTX *probe, const char *name)
 
 static void append(char *list, const char *name)
 {
-    if (*list)
-        strcat(list, ":");
-    strcat(list, name);
+    size_t length = strlen(list);
+
+    if (length)
+        list[length++] = ':';
+    memcpy(list + length, name, strlen(name) + 1);
 }
 
 static int use_ciphers(making *m, char *names, char *old, char *new)
