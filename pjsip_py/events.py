@@ -359,9 +359,14 @@ class CallbackFailed(Event):
 
 @record(frozen=True, slots=True, kw_only=True)
 class EventsDropped(Event):
-    """Trace or log records were lost because nobody took them in time; outcomes never are."""
+    """Records were lost: nobody took them in time, or there were too many; outcomes never are.
 
+    The bounds are in docs/security.md.
+    """
+
+    #: Of the trace, and states of connections that others made to us.
     trace: int = 0
+    #: Of PJSIP's log.
     log: int = 0
 
     @property

@@ -102,6 +102,15 @@ def test_the_readme_begins_with_what_matters() -> None:
         assert wanted in head
 
 
+def test_the_tests_that_show_security_exist() -> None:
+    page = (ROOT / "docs/security.md").read_text("utf-8")
+    tests = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py")}
+    assert set(re.findall(r"\btest_\w+\.py\b", page)) <= set(tests)
+    named = set(re.findall(r"\b(test_\w+)(?!\.py|\w)", page))
+    assert len(named) > 15
+    assert [name for name in named if f"def {name}(" not in "".join(tests.values())] == []
+
+
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         text = page.read_text("utf-8")

@@ -9,6 +9,7 @@ shows only that the reference it takes is given back.
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_each_patch_says_why_and_has_its_own_id() -> None:
     assert len(set(IDS)) == len(IDS) == len(patches)
     for patch in patches:
         assert len(patch["reason"].split()) > 10, patch["id"]
+
+
+def test_the_review_of_upstream_names_every_patch_taken_from_it() -> None:
+    """docs/security.md, "What upstream has mended since": each commit, and what became of it."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = [row for row in page.splitlines() if re.match(r"\| [`#]", row)]
+    taken = {
+        (commit, name)
+        for row in rows
+        for commit in re.findall(r"`([0-9a-f]{9})`", row.split("|")[1])
+        for name in re.findall(r"`([a-z0-9-]+)`", row.split("|")[-2])
+        if name in IDS
+    }
+    patches = stage.read_patches(ROOT / "vendor" / "patches.toml")
+    assert taken == {(each["upstream"], each["id"]) for each in patches if "upstream" in each}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ The sockets here are the strangers'.  PJSIP_PY_STRAYS=20000 makes the floods lon
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import select
@@ -19,7 +20,7 @@ import pytest
 from servers.certs import Certificates
 
 import pjsip_py as pjsip
-from pjsip_py.testing import Answer, Registrar, VirtualClock
+from pjsip_py.testing import Answer, ReceivedRequest, Registrar, VirtualClock
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -386,7 +387,29 @@ def test_connections_of_others_are_counted(
     assert states.count("connected") <= INCOMING + 50
 
 
-def test_a_silent_connection_is_closed(certs: Certificates) -> None:
+def test_what_becomes_of_them_waits_within_bounds() -> None:
+    """Nobody takes events here, and somebody connects again and again."""
+    events: list[pjsip.Event] = []
+    with pjsip.Endpoint(dispatch="manual", trace_limit=10_000, log_level=0) as ep:
+        ep.on(pjsip.Event, events.append)
+        transport = ep.listen("tcp", "127.0.0.1")
+        for _ in range(100):
+            with Stranger(transport) as stranger:
+                stranger.ping()
+        dropped = ep.stats()["dropped_trace"]
+        assert dropped > 100
+        with Stranger(transport) as stranger:  # as soon as somebody takes them, they are told
+            while ep.dispatch(0):
+                pass
+            stranger.ping()
+            while ep.dispatch(0):
+                pass
+    told = [event for event in events if isinstance(event, pjsip.TransportState)]
+    assert len(told) < 100
+    assert sum(e.trace for e in events if isinstance(e, pjsip.EventsDropped)) >= dropped
+
+
+def test_a_silent_connection_is_closed() -> None:
     clock = VirtualClock()
     with pjsip.Endpoint(clock=clock, strict=True) as ep:
         tcp = ep.listen("tcp", "127.0.0.1")
@@ -478,3 +501,24 @@ def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert len(logged) < 4000
     assert sum(dropped) <= total
     assert dropped
+
+
+def test_a_challenge_without_end_ends(ep: pjsip.Endpoint, registrar: Registrar) -> None:
+    """Each 401 asks in the name of another realm, and there is a credential for all of them."""
+    numbers = itertools.count()
+
+    def challenge(request: ReceivedRequest) -> bytes:
+        copied = re.findall(rb"(?:Via|From|To|Call-ID|CSeq):.*\r\n", request.data)
+        asked = f'WWW-Authenticate: Digest realm="r{next(numbers)}", nonce="n", qop="auth"\r\n'
+        return b"SIP/2.0 401 No\r\n" + b"".join(copied) + asked.encode() + b"\r\n"
+
+    registrar.on().answer(raw=challenge)
+    client = ep.registration(
+        registrar.uri(), AOR, credentials=pjsip.Credentials("alice", "Endless-5tory")
+    )
+    for _ in range(3):
+        before = len(registrar.requests)
+        with pytest.raises(pjsip.AuthenticationError):
+            client.register().result(10)
+        assert len(registrar.requests) - before <= 16
+    assert len(registrar.requests[-1].data) < 4000  # it does not bring the proofs of all of them
