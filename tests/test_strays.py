@@ -313,7 +313,8 @@ def test_a_flood_leaves_nothing_behind(kind: str, registrar: Registrar) -> None:
             stats = ep.stats()
             assert stats["pools"] <= pools + 2
             assert stats["resolving"] == stats["clients"] == stats["connections"] == 0
-            assert resident() - before < 2000
+            if "PJSIP_PY_SANITIZED" not in os.environ:  # which keeps what was freed
+                assert resident() - before < 2000
         assert_unharmed(ep, registrar)
 
 
