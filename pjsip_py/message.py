@@ -291,4 +291,4 @@ class Response:
         return _int(self._via.get("rport"), 65535)
 
     def __repr__(self) -> str:
-        return f"<Response {self.code} {self.reason}>"
+        return f"<Response {self.code} {repr(self.reason)[1:-1]}>"
