@@ -273,6 +273,7 @@ typedef struct connection {
     int secure, established, lost; /* secure: TLS has begun */
     int pinged; /* a keep-alive of ours has no answer yet */
     int incoming, refused;
+    int used; /* by a registration */
     unsigned answers_unsent; /* to requests that nobody took */
 } connection;
 

@@ -345,6 +345,8 @@ pj_status_t client_on_tx(pjsip_tx_data *tdata)
     if (c->transport->flag & PJSIP_TRANSPORT_RELIABLE) {
         connection *conn = connection_for(c->transport);
         c->connection = conn ? conn->id : 0;
+        if (conn)
+            conn->used = 1;
     } else {
         c->connection = 0;
     }

@@ -428,8 +428,11 @@ static void on_transport_state(pjsip_transport *tp, pjsip_transport_state state,
     if (c && state == PJSIP_TP_STATE_CONNECTED)
         c->established = 1;
     if (c && (state == PJSIP_TP_STATE_DISCONNECTED ||
-              state == PJSIP_TP_STATE_SHUTDOWN))
-        c->lost = pjpy.lost = 1;
+              state == PJSIP_TP_STATE_SHUTDOWN)) {
+        c->lost = 1;
+        /* Looking through all clients is not for strangers to cause. */
+        pjpy.lost |= c->used;
+    }
 #if PJSIP_HAS_TLS_TRANSPORT
     if (tp->flag & PJSIP_TRANSPORT_SECURE && state < PJSIP_TP_STATE_SHUTDOWN) {
         if (c && state == PJSIP_TP_STATE_DISCONNECTED)
