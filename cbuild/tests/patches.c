@@ -323,6 +323,12 @@ static void hashes(void)
     CHECK(siphash(key, message, 15, 0) == 0xa129ca6149be45e5u);
     CHECK(siphash(key, "Branch.OF.a.Via", 15, 1) ==
           siphash(key, "branch.of.a.via", 15, 0));
+    for (int c = 0; c < 256; c++) {
+        char text[9], small[9];
+        memset(text, c, 9);
+        memset(small, c >= 'A' && c <= 'Z' ? c + 32 : c, 9);
+        CHECK(siphash(key, text, 9, 1) == siphash(key, small, 9, 0));
+    }
 
     hash_key(key);
     for (unsigned i = 0; i < 1024; i++) {
