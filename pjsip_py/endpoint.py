@@ -557,11 +557,15 @@ class Endpoint:
     ) -> Transport:
         if name == "tls" and tls is None:
             tls = TlsConfig()
-        fields = tls._c_fields() if tls else None
         for port in self._clock.ports() if number == 0 else (number,):
             try:
                 listening = _ffi.listen(
-                    name, address, port, ipv6, fields, f"listen {name} {address} port {number}"
+                    name,
+                    address,
+                    port,
+                    ipv6,
+                    tls._c_fields() if tls else None,  # in no variable, for it has the key
+                    f"listen {name} {address} port {number}",
                 )
                 break
             except TransportError as error:

@@ -1207,6 +1207,7 @@ static void box_free(tls_box *box)
 
 void tls_free_all(void)
 {
+    accepted = 0; /* PJSIP forgets those whose handshake its end cuts short */
     while (boxes)
         box_free(boxes);
 }
