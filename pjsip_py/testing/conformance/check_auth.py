@@ -189,18 +189,24 @@ def other_nonce(ua: Agent) -> None:
     ua.must(reply.code in (400, 403) or challenges(reply), f"{reply.line} without a new challenge")
 
 
-@check("auth.replay", "RFC 7616 §3.4", "RFC 7616 §5.5", needs=CREDENTIALS)
-def replay(ua: Agent) -> None:
-    """Credentials that were used once are not taken in a second request.
-
-    The nonce count is there so that a server sees a replay; one without memory cannot.
-    """
+def _used(ua: Agent) -> tuple[Draft, Challenge]:
+    """A registration whose credentials have served once, and what they answered."""
     draft = ua.draft(ua.contact(), expires=60)
     _, challenge = ua.challenged(draft)
     if "qop" not in challenge.params:
         raise NotApplicable("the challenge offers no qop: there is no nonce count")
     proof = ua.proven(draft, challenge)
     ua.want(ua.send(proof), 200)
+    return proof, challenge
+
+
+@check("auth.replay", "RFC 7616 §3.4", "RFC 7616 §5.5", needs=CREDENTIALS)
+def replay(ua: Agent) -> None:
+    """Credentials that were used once are not taken in a second request.
+
+    The nonce count is there so that a server sees a replay; one without memory cannot.
+    """
+    proof, _ = _used(ua)
     stolen = ua.again(proof).set("Contact", ua.contact(2))
     reply = ua.send(stolen)
     if reply.code < 300:
@@ -215,12 +221,7 @@ def replay_stale(ua: Agent) -> None:
 
     Then a client tries again without asking a person for the password.
     """
-    draft = ua.draft(ua.contact(), expires=60)
-    _, challenge = ua.challenged(draft)
-    if "qop" not in challenge.params:
-        raise NotApplicable("the challenge offers no qop: there is no nonce count")
-    proof = ua.proven(draft, challenge)
-    ua.want(ua.send(proof), 200)
+    proof, challenge = _used(ua)
     reply = ua.send(ua.again(proof))
     if reply.code not in (401, 407):
         raise NotApplicable(f"credentials used twice get no new challenge: {reply.line}")

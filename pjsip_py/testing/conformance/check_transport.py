@@ -109,15 +109,21 @@ def _as_rfc2543(ua: Agent, draft: Draft) -> Draft:
     return draft.set("Via", ua.via("1"))
 
 
-@check("transaction.retransmission", "RFC 3261 §17.2.2", needs=UDP)
-def retransmission(ua: Agent) -> None:
-    """A request that comes again gets the same answer again, and is not carried out twice."""
+def _served(ua: Agent) -> tuple[Draft, Reply]:
+    """A registration in the bytes that were served in the end, and the answer to them."""
     draft = ua.draft(ua.contact(), expires=60)
     reply = ua.send(draft)
     if reply.code in (401, 407) and ua.target.password is not None:
         draft = ua.prove(draft, reply)
         reply = ua.send(draft)
     ua.want(reply, 200)
+    return draft, reply
+
+
+@check("transaction.retransmission", "RFC 3261 §17.2.2", needs=UDP)
+def retransmission(ua: Agent) -> None:
+    """A request that comes again gets the same answer again, and is not carried out twice."""
+    draft, reply = _served(ua)
     again = ua.send(draft)
     ua.want(again, 200, what="the same request once more")
     ua.must(again.to_tag == reply.to_tag, "the second answer has another To tag")
@@ -135,12 +141,7 @@ def refused_again(ua: Agent) -> None:
 @check("transaction.merged", "RFC 3261 §8.2.2.2", needs=UDP)
 def merged(ua: Agent) -> None:
     """The same request by another path, with another branch, gets 482."""
-    draft = ua.draft(ua.contact(), expires=60)
-    reply = ua.send(draft)
-    if reply.code in (401, 407) and ua.target.password is not None:
-        draft = ua.prove(draft, reply)
-        reply = ua.send(draft)
-    ua.want(reply, 200)
+    draft, _ = _served(ua)
     other = draft.renewed(MAGIC + "merged" + draft.branch[-8:], draft.cseq)
     reply = ua.send(other)
     ua.should(reply.code == 482, f"a merged request gets {reply.line}")
